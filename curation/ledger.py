@@ -1,0 +1,113 @@
+"""The ledger: one Parquet part per chunk, one row per URL. A part is written last and *is* its chunk's commit.
+
+A part is read and written whole (1,000 rows of it take about 250 KB in memory); nothing here ever holds
+more than one part at a time.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation.records import METRIC_PREFIX, SCHEMA_VERSION, Link, Reason, Row, Stage, ledger_schema
+from shards.store import Store
+
+FOLDER: Final = "ledger/"
+_VERSION: Final = b"million_ird.schema_version"
+_ABOUT: Final = b"million_ird.about"
+_LINK_COLUMNS: Final = tuple(f.name for f in fields(Link))
+_ROW_COLUMNS: Final = tuple(f.name for f in fields(Row) if f.name not in ("link", "scores"))
+
+
+def part_name(unit: str) -> str:
+    """Where the ledger part of a unit (`chunk-00000123`) lives in the store."""
+    return f"{FOLDER}{unit}.parquet"
+
+
+def units(store: Store) -> Iterator[str]:
+    """The units with a ledger part, in ascending order."""
+    for name in store.list(FOLDER):
+        if name.endswith(".parquet"):
+            yield name.removeprefix(FOLDER).removesuffix(".parquet")
+
+
+def encode(rows: Sequence[Row], metrics: tuple[str, ...], about: Mapping[str, Any]) -> bytes:
+    """A part's bytes: `rows` in list order, `about` (recipe, weight hashes) as JSON in the Parquet metadata."""
+    schema = ledger_schema(metrics).with_metadata(
+        {_VERSION: str(SCHEMA_VERSION).encode(), _ABOUT: json.dumps(about, sort_keys=True).encode()}
+    )
+    columns: dict[str, list[Any]] = {name: [getattr(row.link, name) for row in rows] for name in _LINK_COLUMNS}
+    columns |= {name: [_plain(getattr(row, name)) for row in rows] for name in _ROW_COLUMNS}
+    for metric in metrics:
+        columns[METRIC_PREFIX + metric] = [row.scores.get(metric) for row in rows]
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns, schema=schema), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def decode(data: bytes, name: str) -> list[Row]:
+    """The rows of a part's bytes; `name` is for the message.
+
+    Raises ValueError where it is no ledger part, or one of another schema version.
+    """
+    try:
+        table = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{name} is no ledger part ({error}): remove it and run the filter again") from error
+    version = (table.schema.metadata or {}).get(_VERSION, b"none").decode("ascii", "replace")
+    if version != str(SCHEMA_VERSION):
+        raise ValueError(
+            f"{name} has ledger schema {version}, this program reads {SCHEMA_VERSION}: "
+            "use the release that wrote it, or filter into a new --out"
+        )
+    metrics = [c.removeprefix(METRIC_PREFIX) for c in table.column_names if c.startswith(METRIC_PREFIX)]
+    return [_row(entry, metrics) for entry in table.to_pylist()]
+
+
+def read(store: Store, unit: str) -> list[Row]:
+    """The rows of one unit, in list order. Raises FileNotFoundError, ValueError (see `decode`)."""
+    name = part_name(unit)
+    return decode(store.read(name), f"{store.root}/{name}")
+
+
+def about(store: Store, unit: str) -> dict[str, Any]:
+    """What was written into the part's metadata beside the rows: recipe, metrics, weight hashes."""
+    return about_of(store.read(part_name(unit)))
+
+
+def about_of(data: bytes) -> dict[str, Any]:
+    """The same, of a part's bytes."""
+    schema = pq.read_schema(io.BytesIO(data))
+    return dict(json.loads((schema.metadata or {}).get(_ABOUT, b"{}")))
+
+
+def write(store: Store, unit: str, rows: Sequence[Row], metrics: tuple[str, ...], about: Mapping[str, Any]) -> None:
+    """Puts one unit's rows there, atomically, replacing what was there."""
+    store.write(part_name(unit), encode(rows, metrics, about))
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, (Reason, Stage)) else value
+
+
+def _row(entry: Mapping[str, Any], metrics: Sequence[str]) -> Row:
+    scores = {metric: entry[METRIC_PREFIX + metric] for metric in metrics}
+    measured = {name: entry[name] for name in _ROW_COLUMNS}
+    measured["reason"], measured["stage"] = Reason(entry["reason"]), Stage(entry["stage"])
+    return Row(
+        link=Link(**{name: entry[name] for name in _LINK_COLUMNS}),
+        **measured,
+        scores={metric: value for metric, value in scores.items() if value is not None},
+    )
+
+
+def is_scored(row: Row, metric: str) -> bool:
+    """Whether the metric gave this row a number."""
+    return not math.isnan(row.scores.get(metric, math.nan))

@@ -1,0 +1,197 @@
+"""URL lists: Parquet or CSV with LAION-HR's columns, cut into chunks of fixed size with fixed numbers.
+
+Two passes over the lists. The first reads the URL column alone and finds repeats (24 bytes a row: 4 GB for
+LAION-HR's 170 M rows); the second reads batch by batch, so the rest of the list never sits in memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from curation.addresses import is_private_host
+from curation.judge import Thresholds, declared
+from curation.records import KEY_DIGITS, Link, Reason, Refusal, Row, Stage, url_key
+
+BATCH_ROWS: Final = 8192
+MAX_URL_CHARACTERS: Final = 4096
+
+#: field of `Link` -> the column's name in a list, in any case
+COLUMNS: Final = {
+    "url": "url",
+    "caption": "text",
+    "declared_width": "width",
+    "declared_height": "height",
+    "similarity": "similarity",
+    "punsafe": "punsafe",
+    "pwatermark": "pwatermark",
+}
+_INTEGERS: Final = ("declared_width", "declared_height")
+_FLOATS: Final = ("similarity", "punsafe", "pwatermark")
+
+
+def check_list(path: Path) -> None:
+    """Raises ValueError when `path` can't be read as a URL list, before any work starts."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such list; --urls takes Parquet or CSV files")
+    names = _schema(path).names
+    if "url" not in {name.lower() for name in names}:
+        raise ValueError(f"{path} has no URL column (it has {', '.join(names) or 'none'}): name one 'URL'")
+
+
+def first_occurrences(paths: Sequence[Path]) -> np.ndarray:
+    """(rows of all lists,) bool: False where an earlier row has the same URL. Keys are 64-bit (`url_key`)."""
+    keys = np.fromiter(_url_keys(paths), dtype=np.uint64)
+    first = np.zeros(len(keys), dtype=bool)
+    first[np.unique(keys, return_index=True)[1]] = True
+    return first
+
+
+def read_links(paths: Sequence[Path], source: str) -> Iterator[Link]:
+    """Every line of the lists, in order, numbered from 0."""
+    position = 0
+    for path in paths:
+        for batch in _batches(path, list(COLUMNS.values())):
+            columns = _columns(batch)
+            for values in zip(*columns.values(), strict=True):
+                yield _link(position, source, dict(zip(columns, values, strict=True)))
+                position += 1
+
+
+def first_row(link: Link, is_first: bool, thresholds: Thresholds, allow_private: bool) -> Row:
+    """The ledger row a link starts with: refused by the list itself, or NOT_MEASURED, to be downloaded."""
+    refusal = refuse_url(link.url, allow_private)
+    if refusal is None and not is_first:
+        refusal = _refusal(Reason.URL_REPEATED, "an earlier row has it")
+    if refusal is None:
+        refusal = declared(thresholds, link)
+    if refusal is None:
+        return Row(link=link, reason=Reason.NOT_MEASURED, stage=Stage.FETCH, detail="never downloaded")
+    return Row(link=link, reason=refusal.reason, stage=refusal.stage, detail=refusal.detail)
+
+
+def refuse_url(url: str, allow_private: bool) -> Refusal | None:
+    """Refuses what can't or must not be asked for, judged by the URL's text alone (no DNS)."""
+    parts = _split(url)
+    if parts is None:
+        return _refusal(Reason.URL_MALFORMED, _shown(url))
+    if parts.scheme.lower() not in ("http", "https"):
+        return _refusal(Reason.URL_NOT_HTTP, parts.scheme[:20] or "no scheme")
+    if not parts.hostname:
+        return _refusal(Reason.URL_MALFORMED, "no host")
+    if not allow_private and is_private_host(parts.hostname):
+        return _refusal(Reason.PRIVATE_ADDRESS, parts.hostname[:100])
+    return None
+
+
+def _split(url: str) -> SplitResult | None:
+    if not url or len(url) > MAX_URL_CHARACTERS or any(c.isspace() or not c.isprintable() for c in url):
+        return None
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises where it is no number in range
+    except ValueError:
+        return None
+    return parts
+
+
+def _schema(path: Path) -> pa.Schema:
+    try:
+        if _is_csv(path):
+            with pyarrow.csv.open_csv(path) as reader:
+                return reader.schema
+        return pq.read_schema(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} can't be read ({error}): give Parquet, or CSV named *.csv") from error
+
+
+def _is_csv(path: Path) -> bool:
+    return path.name.lower().endswith((".csv", ".csv.gz"))
+
+
+def _batches(path: Path, wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Batches with the wanted columns that are there, under lower-case names."""
+    present = {name.lower(): name for name in reversed(_schema(path).names)}
+    columns = {low: present[low] for low in wanted if low in present}
+    names = list(columns.values())
+    if _is_csv(path):
+        options = pyarrow.csv.ConvertOptions(include_columns=names, column_types={columns["url"]: pa.string()})
+        with pyarrow.csv.open_csv(path, convert_options=options) as reader:
+            for batch in reader:
+                yield batch.rename_columns(list(columns))
+        return
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names):
+            yield batch.select(names).rename_columns(list(columns))
+
+
+def _columns(batch: pa.RecordBatch) -> dict[str, list[Any]]:
+    present = {field: name for field, name in COLUMNS.items() if name in batch.schema.names}
+    return {field: _values(batch.column(name)) for field, name in present.items()}
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Texts come as bytes: a stranger's string column may hold what is no UTF-8."""
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return column.cast(pa.large_binary()).to_pylist()
+    return column.to_pylist()
+
+
+def _url_keys(paths: Sequence[Path]) -> Iterator[int]:
+    for path in paths:
+        for batch in _batches(path, ["url"]):
+            for url in _values(batch.column("url")):
+                yield int(url_key(_text(url)), 16)
+
+
+def _link(position: int, source: str, values: dict[str, Any]) -> Link:
+    url = _text(values.pop("url"))
+    caption = values.pop("caption", None)
+    numbers: dict[str, Any] = {name: _integer(values.get(name)) for name in _INTEGERS}
+    numbers |= {name: _number(values.get(name)) for name in _FLOATS}
+    return Link(
+        position=position,
+        key=url_key(url),
+        url=url,
+        source=source,
+        caption=None if caption is None else _text(caption),
+        **numbers,
+    )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return "" if value is None else str(value)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _integer(value: Any) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and abs(number) < 2**31 else None
+
+
+def _shown(url: str) -> str:
+    return repr(url[:80]) if url else "empty"
+
+
+def _refusal(reason: Reason, detail: str) -> Refusal:
+    return Refusal(reason=reason, stage=Stage.LIST, detail=detail)
+
+
+assert KEY_DIGITS == 16, "first_occurrences holds a key in 64 bits"

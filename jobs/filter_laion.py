@@ -1,0 +1,221 @@
+"""`dynet-filter`: URL lists to kept originals, a ledger, and 512x512 patch shards.
+
+python jobs/filter_laion.py --urls laion_hr.parquet --out STORE
+ray job submit --working-dir . -- python jobs/filter_laion.py --urls s3://b/list.parquet --out s3://b/set
+dynet-filter judge --threshold niqe=4.5 --out STORE
+dynet-filter fit --good DIR --out WEIGHTS
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file: the packages lie beside the folder jobs/
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from curation.fetch import FetchSettings
+from curation.fit import fit
+from curation.records import Reason
+from curation.scorers import resolve
+from curation.settle import Changes, settle
+from jobs import terminal
+from jobs.shard import add_shard_flags, shard_and_report, shard_recipe
+from pipelines import claims, recipes
+from pipelines.filter_laion import FilterJob, run
+from pipelines.lists import local_copies
+from pipelines.recipes import FilterRecipe
+from pipelines.scoring import ScorerSpec
+from pipelines.shard import ShardJob
+from shards.store import open_store
+
+PROGRAM = "dynet-filter"
+ORDER = [reason.value for reason in Reason]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = words.pop(0) if words and words[0] in ("run", "judge", "fit") else "run"
+    work = {"run": _run, "judge": _judge, "fit": _fit}[command]
+    flags = {"run": _run_parser, "judge": _judge_parser, "fit": _fit_parser}[command]().parse_args(words)
+    return terminal.guarded(PROGRAM, lambda: work(flags))
+
+
+def _run(flags: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(prefix="million-ird-") as scratch:
+        job = _filter_job(flags, Path(scratch))
+        cut = None if flags.no_shards else shard_recipe(flags, min_res=job.recipe.thresholds.min_res)
+        with terminal.Bar("filter", "url") as bar:
+            changes = run(job, lambda rows, so_far: bar(rows, so_far.total(), terminal.kept_so_far(so_far)))
+    print(terminal.shares(_named(changes.funnel), ORDER, "reason"))
+    print(f"ledger: {job.store.root}/ledger/  originals: {job.store.root}/images/")
+    if cut is not None and changes.funnel[Reason.KEPT]:
+        shard_and_report(
+            ShardJob(store=job.store, stores=(job.store,), folders=(), recipe=cut, max_pixels=job.recipe.max_pixels)
+        )
+
+
+def _filter_job(flags: argparse.Namespace, scratch: Path) -> FilterJob:
+    recipe = _recipe(flags)
+    return FilterJob(
+        store=open_store(flags.out, flags.endpoint_url),
+        lists=local_copies(flags.urls, flags.endpoint_url, scratch),
+        recipe=recipe,
+        scoring=ScorerSpec.of(resolve(recipe.metrics, flags.weights)),
+        fetching=_fetching(flags),
+        retry_failed=flags.retry_failed,
+    )
+
+
+def _recipe(flags: argparse.Namespace) -> FilterRecipe:
+    """The recipe file or the default, with what the flags say on top."""
+    base = recipes.read_recipe(flags.recipe) if flags.recipe else recipes.laion_hr()
+    bounds = _bounds(flags, {one.metric: one.bound for one in base.thresholds.metrics})
+    kept = {name: getattr(base.thresholds, name) for name in ("min_res", "max_punsafe", "max_pwatermark")}
+    said = {name: getattr(flags, name) for name in kept if getattr(flags, name) is not None}
+    rest = {"source": flags.source, "chunk_size": flags.chunk_size, "max_pixels": flags.max_pixels}
+    return replace(
+        base,
+        thresholds=recipes.thresholds(bounds, **{**kept, **said}),
+        **{name: value for name, value in rest.items() if value is not None},
+    )
+
+
+def _bounds(flags: argparse.Namespace, base: dict[str, float]) -> dict[str, float]:
+    said = dict(_threshold(text) for text in flags.threshold)
+    wanted = flags.metrics.split(",") if flags.metrics else [*base, *(m for m in said if m not in base)]
+    both = {**base, **said}
+    if missing := [metric for metric in wanted if metric not in both]:
+        raise ValueError(f"no threshold for {', '.join(missing)}: add --threshold {missing[0]}=NUMBER")
+    return {metric: both[metric] for metric in wanted}
+
+
+def _threshold(text: str) -> tuple[str, float]:
+    metric, _, bound = text.partition("=")
+    try:
+        return metric.strip(), float(bound)
+    except ValueError as error:
+        raise ValueError(f"--threshold {text}: write METRIC=NUMBER, such as niqe=5") from error
+
+
+def _fetching(flags: argparse.Namespace) -> FetchSettings:
+    names = ("threads", "read_timeout", "deadline", "max_bytes", "per_host", "attempts", "allow_private_hosts")
+    said = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
+    return FetchSettings(**said)
+
+
+def _judge(flags: argparse.Namespace) -> None:
+    store = open_store(flags.out, flags.endpoint_url)
+    recipe = claims.recipe(store)
+    weights = claims.weights(store)
+    bounds = _bounds(flags, {one.metric: one.bound for one in recipe.thresholds.metrics})
+    if unknown := sorted(set(bounds) - set(recipe.metrics)):
+        raise ValueError(f"{store.root} has no scores of {', '.join(unknown)}: it has {', '.join(recipe.metrics)}")
+    kept = {name: getattr(recipe.thresholds, name) for name in ("min_res", "max_punsafe", "max_pwatermark")}
+    said = {name: getattr(flags, name) for name in kept if getattr(flags, name) is not None}
+    new = replace(recipe, thresholds=recipes.thresholds(bounds, **{**kept, **said}))
+    if not flags.dry_run:
+        claims.reclaim(store, new)
+    about = {"recipe": new.to_dict(), "weights": weights}
+    changes = settle(store, new.thresholds, new.near_duplicate_bits, tuple(weights), about, write=not flags.dry_run)
+    _print_changes(changes, flags.dry_run)
+
+
+def _print_changes(changes: Changes, dry_run: bool) -> None:
+    moves = {pair: count for pair, count in changes.moves.items() if pair[0] is not pair[1]}
+    rows = [(f"{a.value} -> {b.value}", n) for (a, b), n in sorted(moves.items(), key=lambda move: -move[1])]
+    print(terminal.table(("change", "rows"), rows) if rows else "no row changes")
+    print()
+    print(terminal.shares(_named(changes.funnel), ORDER, "reason"))
+    open_rows = changes.funnel[Reason.NOT_STORED] + changes.funnel[Reason.NOT_MEASURED]
+    if open_rows:
+        print(f"{open_rows} rows need a download: give the filter's command again with --retry-failed")
+    if dry_run:
+        print("nothing was written (--dry-run)")
+
+
+def _fit(flags: argparse.Namespace) -> None:
+    print(f"wrote {fit(sorted(p for p in flags.good.rglob('*') if p.is_file()), flags.out)}")
+
+
+def _named(funnel: Counter[Reason]) -> Counter[str]:
+    return Counter({reason.value: count for reason, count in funnel.items()})
+
+
+def _parser(command: str, example: str) -> argparse.ArgumentParser:
+    name = PROGRAM if command == "run" else f"{PROGRAM} {command}"
+    return argparse.ArgumentParser(
+        prog=name,
+        description=_DESCRIPTIONS[command],
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+_DESCRIPTIONS = {
+    "run": "Downloads a list's pictures, keeps what all metrics agree on, cuts 512x512 patch shards.\n"
+    "Commands beside it: dynet-filter judge --help, dynet-filter fit --help.",
+    "judge": "Applies new thresholds to a ledger, without a download and without scoring, and says what changes.",
+    "fit": "Fits NIQE's and BRISQUE's models to pristine pictures of your own domain.",
+}
+
+
+def _add_verdict_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", required=True, help="the store: a folder or s3://bucket/prefix")
+    parser.add_argument("--endpoint-url", help="another S3 server than AWS's")
+    parser.add_argument("--metrics", help="the metrics that vote, comma-separated; pyiqa's names")
+    parser.add_argument(
+        "--threshold", action="append", default=[], metavar="METRIC=NUMBER", help="may be given more than once"
+    )
+    parser.add_argument("--min-res", type=int, help="both sides, pixels (default 1024)")
+    parser.add_argument("--max-punsafe", type=float, help="LAION's own probability (default 0.5)")
+    parser.add_argument("--max-pwatermark", type=float, help="LAION's own probability (default 0.8)")
+
+
+def _run_parser() -> argparse.ArgumentParser:
+    parser = _parser("run", f"{PROGRAM} --urls laion_hr.parquet --out million-ird --weights weights/")
+    parser.add_argument("--urls", nargs="+", default=[], help="Parquet or CSV lists: files or s3://bucket/key")
+    _add_verdict_flags(parser)
+    parser.add_argument("--recipe", type=Path, help="a JSON file, in the form of recipe.json in any store")
+    parser.add_argument("--weights", type=Path, help="folder with the metrics' weights (else pyiqa's cache)")
+    parser.add_argument("--source", help="the name of this source in the tables (default laion-hr)")
+    parser.add_argument("--chunk-size", type=int, help="URLs in a work unit (default 1000)")
+    parser.add_argument("--max-pixels", type=int, help="larger pictures are refused from the header")
+    parser.add_argument("--retry-failed", action="store_true", help="again just what failed for a passing reason")
+    parser.add_argument("--no-shards", action="store_true", help="stop at the kept originals")
+    downloads = parser.add_argument_group("downloads")
+    downloads.add_argument("--threads", type=int, help="at once, per chunk in work")
+    downloads.add_argument("--per-host", type=int, help="at once, per host and machine")
+    downloads.add_argument("--read-timeout", type=float, help="seconds without a byte")
+    downloads.add_argument("--deadline", type=float, help="seconds in all, per URL")
+    downloads.add_argument("--max-bytes", type=int, help="bytes of one file")
+    downloads.add_argument("--attempts", type=int, help="tries per URL, for transient failures alone")
+    downloads.add_argument(
+        "--allow-private-hosts", action="store_true", default=None, help="also loopback and private addresses"
+    )
+    add_shard_flags(parser)
+    return parser
+
+
+def _judge_parser() -> argparse.ArgumentParser:
+    parser = _parser("judge", f"{PROGRAM} judge --out million-ird --threshold niqe=4.5 --dry-run")
+    _add_verdict_flags(parser)
+    parser.add_argument("--dry-run", action="store_true", help="say what would change and write nothing")
+    return parser
+
+
+def _fit_parser() -> argparse.ArgumentParser:
+    parser = _parser("fit", f"{PROGRAM} fit --good pristine/ --out weights/")
+    parser.add_argument("--good", type=Path, required=True, help="folder of pristine pictures")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the weights; must not hold any")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

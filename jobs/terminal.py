@@ -1,0 +1,100 @@
+"""What a job says: a progress bar on a terminal, plain lines elsewhere, one sentence when it can't go on."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Final
+
+from ray.exceptions import RayTaskError
+from tqdm import tqdm
+
+PLAIN_SECONDS: Final = 10.0
+STOPPED: Final = 130  # the shell's exit status for Ctrl-C
+CANNOT: Final = 2
+
+
+class Bar:
+    """Progress over `unit`s. Call it with (total, done, note); on a pipe it prints a line every ten seconds."""
+
+    def __init__(self, label: str, unit: str) -> None:
+        self._label, self._unit = label, unit
+        self._bar: tqdm | None = None
+        self._said = 0.0
+        self._last = ""
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif self._last:
+            print(self._last, flush=True)
+
+    def __call__(self, total: int, done: int, note: str = "") -> None:
+        if sys.stderr.isatty():
+            self._draw(total, done, note)
+            return
+        line = f"{self._label}: {done}/{total} {self._unit}s{', ' + note if note else ''}"
+        if time.monotonic() - self._said < PLAIN_SECONDS:
+            self._last = line
+            return
+        self._said, self._last = time.monotonic(), ""
+        print(line, flush=True)
+
+    def _draw(self, total: int, done: int, note: str) -> None:
+        if self._bar is None:
+            self._bar = tqdm(total=total, desc=self._label, unit=self._unit, dynamic_ncols=True)
+        self._bar.total = total
+        self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(done - self._bar.n)
+        self._bar.refresh()
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Columns aligned: the first to the left, the others to the right."""
+    cells = [list(map(str, head)), *[[str(cell) for cell in row] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = [
+        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in cells
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def shares(counts: Mapping[str, int], order: Sequence[str], head: str) -> str:
+    """A table of counts with their share of the whole, in `order`, the absent left out."""
+    whole = sum(counts.values()) or 1
+    rows = [(name, counts[name], f"{100 * counts[name] / whole:.1f} %") for name in order if counts.get(name)]
+    return table((head, "rows", "share"), [*rows, ("all", sum(counts.values()), "")])
+
+
+def kept_so_far(reasons: Counter[str]) -> str:
+    """The bar's note."""
+    return f"{reasons['kept']} kept"
+
+
+def guarded(program: str, work: Callable[[], None]) -> int:
+    """Runs `work`; what a user can mend is said in one sentence. Returns the exit status."""
+    try:
+        work()
+    except KeyboardInterrupt:
+        print(f"\n{program}: stopped. The same command goes on from here.", file=sys.stderr)
+        return STOPPED
+    except (ValueError, RuntimeError, OSError) as error:
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if not isinstance(cause, _SAID):
+            raise
+        print(f"{program}: {cause}", file=sys.stderr)
+        return CANNOT
+    return 0
+
+
+#: What carries its own remedy: a user's mistake, or an outside world that can't be worked with.
+_SAID: tuple[type[BaseException], ...] = (ValueError,)

@@ -1,0 +1,47 @@
+"""The Ray cluster a job runs on: the one that is there, or a local one for the length of the job."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Connects to the cluster of `RAY_ADDRESS` or of this machine, or starts a local one; disconnects after.
+
+    Inside another Ray program (a notebook, a test) its connection is used and left open.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def cores() -> int:
+    """CPU cores of the whole cluster now."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def each(task: Any, calls: Sequence[tuple[Any, ...]], watch: Callable[[int, int], None]) -> Iterator[Any]:
+    """The results of a Ray task called with each of `calls`, in their order; a few more in flight than cores.
+
+    `watch(calls in all, calls done)` follows. The first call that raises ends it; what it raised is raised here.
+    """
+    flying: list[Any] = []
+    done, asked = 0, 0
+    while done < len(calls):
+        while asked < len(calls) and len(flying) < 2 * cores():
+            flying.append(task.remote(*calls[asked]))
+            asked += 1
+        yield ray.get(flying.pop(0))
+        done += 1
+        watch(len(calls), done)

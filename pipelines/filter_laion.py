@@ -1,0 +1,159 @@
+"""From URL lists to kept originals and a ledger, on Ray.
+
+The flow, rejects included (each ends in one `Reason`, in the ledger):
+
+    lists       chunks.plan         malformed, not http(s), private, repeated, declared unfit
+    per chunk, in tasks (`pipelines.units`):
+        bytes     fetch.fetch         dead hosts, HTTP errors, time-outs, opt-outs, too large
+        picture   decode.decode       no picture, broken, animated, too many pixels
+        scores    Scorer.score        flat, unscorable
+        verdict   judge.judge         too small, low quality
+        originals originals.write     the kept bytes, as they came
+        commit    ledger.write        last
+    whole list  settle.settle       duplicates, exact and near
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from curation import chunks, ledger, urls
+from curation.fetch import FetchSettings
+from curation.records import TRANSIENT
+from curation.settle import Changes, settle
+from pipelines import claims
+from pipelines.cluster import connected, cores
+from pipelines.recipes import FilterRecipe
+from pipelines.scoring import ScorerSpec, publish
+from pipelines.units import Progress, Setting, run_unit
+from shards.store import Store
+
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilterJob:
+    """One run of the filter."""
+
+    store: Store
+    lists: tuple[Path, ...]
+    recipe: FilterRecipe
+    scoring: ScorerSpec
+    fetching: FetchSettings = field(default_factory=FetchSettings)
+    retry_failed: bool = False
+
+
+Watch = Callable[[int, Counter[str]], None]
+
+
+def prepare(job: FilterJob) -> chunks.Plan:
+    """Checks the lists and the store's claim, and cuts the lists into chunks where that is not yet done.
+
+    Raises ValueError: a list that can't be read, a store that belongs to another recipe or other lists.
+    """
+    for path in job.lists:
+        urls.check_list(path)
+    claims.claim(job.store, job.recipe, job.scoring.digests)
+    publish(job.store, job.scoring)
+    known = chunks.read_plan(job.store)
+    if known is not None:
+        _check_lists(job, known)
+        return known
+    if not job.lists:
+        raise ValueError(f"{job.store.root} has no URL list yet: give --urls")
+    return chunks.plan(
+        job.store,
+        job.lists,
+        source=job.recipe.source,
+        size=job.recipe.chunk_size,
+        thresholds=job.recipe.thresholds,
+        allow_private=job.fetching.allow_private_hosts,
+    )
+
+
+def run(job: FilterJob, watch: Watch) -> Changes:
+    """The whole flow. `watch(rows in all, rows so far per reason)` is called about twice a second.
+
+    Raises what `prepare` and `pipelines.units.run_unit` raise; all that was committed stays.
+    """
+    job.store.sweep()
+    plan = prepare(job)
+    with connected():
+        pending = list(_pending(job, plan))
+        _run_units(job, plan, pending, watch)
+        return settle(
+            job.store,
+            job.recipe.thresholds,
+            job.recipe.near_duplicate_bits,
+            job.recipe.metrics,
+            _about(job),
+        )
+
+
+def _check_lists(job: FilterJob, known: chunks.Plan) -> None:
+    if job.lists and chunks.describe(job.lists) != known.lists:
+        names = ", ".join(one.name for one in known.lists)
+        raise ValueError(
+            f"{job.store.root} was begun with other lists ({names}): give those, or another --out for these"
+        )
+
+
+def _about(job: FilterJob) -> dict[str, Any]:
+    return {"recipe": job.recipe.to_dict(), "weights": job.scoring.digests}
+
+
+def _pending(job: FilterJob, plan: chunks.Plan) -> Iterator[str]:
+    """Units without a commit; in a retry also those with rows that failed for a passing reason."""
+    committed = set(ledger.units(job.store))
+    for unit in plan.units():
+        if unit not in committed or (job.retry_failed and _has_transient(job.store, unit)):
+            yield unit
+
+
+def _has_transient(store: Store, unit: str) -> bool:
+    return any(row.reason in TRANSIENT for row in ledger.read(store, unit))
+
+
+def _run_units(job: FilterJob, plan: chunks.Plan, pending: Sequence[str], watch: Watch) -> None:
+    """Keeps as many units in flight as there are cores to score them, and no more."""
+    setting = Setting(
+        store=job.store,
+        recipe=job.recipe,
+        fetching=job.fetching,
+        scoring=job.scoring,
+        about=_about(job),
+    )
+    progress: Any = Progress.remote()  # type: ignore[attr-defined]  # Ray adds it
+    waiting = iter(pending)
+    flying: set[Any] = set()
+    # A unit begun before has a part; what is open in it is decided by the job, not by the unit.
+    committed = set(ledger.units(job.store))
+    rows = min(plan.rows, len(pending) * plan.chunk_size)
+    while True:
+        for unit in _taken(waiting, 1 + cores() - len(flying)):
+            again = replace(setting, retry_failed=unit in committed)
+            flying.add(run_unit.remote(unit, again, progress))
+        if not flying:
+            break
+        done, flying = _landed(flying)
+        watch(rows, ray.get(progress.so_far.remote()))
+        ray.get(done)
+
+
+def _taken(waiting: Iterator[str], wanted: int) -> Iterator[str]:
+    for _ in range(wanted):
+        unit = next(waiting, None)
+        if unit is None:
+            return
+        yield unit
+
+
+def _landed(flying: set[Any]) -> tuple[list[Any], set[Any]]:
+    done, rest = ray.wait(list(flying), num_returns=1, timeout=POLL_SECONDS)
+    return done, set(rest)

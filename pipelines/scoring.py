@@ -1,0 +1,75 @@
+"""The scorer as it travels: names and hashes to every worker, weight files by way of the store.
+
+The weights that scored a store are kept in it (`weights/`): a worker on another machine takes them from there, and
+whoever judges the scores later has what they came from.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from curation.scorers import PyiqaScorer, Scorer, WeightFile
+from shards.store import Store
+
+FOLDER: Final = "weights/"
+#: Peak memory of pyiqa's NIQE, measured at 22 megapixels: 10.7 GB. It dwarfs every other metric here.
+PYIQA_BYTES_PER_PIXEL: Final = 490.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScorerSpec:
+    """Metrics, in the ledger's order, each with its weight files. Small, hashable, the same on every machine."""
+
+    weights: tuple[tuple[str, tuple[WeightFile, ...]], ...]
+
+    @staticmethod
+    def of(weights: Mapping[str, tuple[WeightFile, ...]]) -> ScorerSpec:
+        """From what `curation.scorers.resolve` found."""
+        return ScorerSpec(weights=tuple(weights.items()))
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Metric -> SHA-256 of its weight file (of their digests, where it has several; empty for none)."""
+        return {metric: _digest(files) for metric, files in self.weights}
+
+
+def publish(store: Store, spec: ScorerSpec) -> None:
+    """Puts the weight files into the store, those that are not there yet."""
+    for _, files in spec.weights:
+        for file in files:
+            if not store.exists(_name(file)):
+                store.write(_name(file), file.path)
+
+
+@functools.lru_cache(maxsize=1)
+def ready_scorer(store: Store, spec: ScorerSpec) -> Scorer:
+    """The scorer with its models built, once per process. Raises ValueError for a weight that is not the one named."""
+    scorer = PyiqaScorer({metric: tuple(_here(store, file) for file in files) for metric, files in spec.weights})
+    scorer.setup()
+    return scorer
+
+
+def _here(store: Store, file: WeightFile) -> WeightFile:
+    """The weight file on this machine: where it was found, or else a copy from the store."""
+    if file.path.is_file():
+        return file
+    folder = Path(tempfile.mkdtemp(prefix="million-ird-weights-"))
+    copy = folder / file.path.name
+    copy.write_bytes(store.read(_name(file)))
+    return WeightFile(path=copy, sha256=file.sha256)
+
+
+def _name(file: WeightFile) -> str:
+    return f"{FOLDER}{file.sha256[:16]}-{file.path.name}"
+
+
+def _digest(files: tuple[WeightFile, ...]) -> str:
+    if len(files) == 1:
+        return files[0].sha256
+    return hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest() if files else ""

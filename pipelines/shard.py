@@ -1,0 +1,272 @@
+"""From kept originals and plain folders to patch shards, on Ray.
+
+    sources     what `filter_laion` kept, then folders, in the order given
+    survey      folders: decoded, hashed, judged by size             folders/<unit>.parquet
+    duplicates  across all sources: the earlier source keeps its picture
+    cut         per unit, in tasks: lossless 512x512 patches         patches/<unit>.tar, .parquet (its commit)
+    pack        patch sizes to shards, a pure function
+    shards      per shard, in tasks: members brought together        shards/train-000042.tar
+    manifest    index, then manifest, last                           shards/manifest.json
+
+The old manifest goes before the first shard is touched: a reader sees the old set, no set, or the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from curation import folders, ledger
+from curation.duplicates import DEFAULT_MAX_DISTANCE
+from curation.folders import Folder
+from curation.records import Link, Row
+from curation.sources import (
+    FILES_PER_UNIT,
+    FilteredStore,
+    PictureFolder,
+    Place,
+    Source,
+    duplicates_across,
+    survey_name,
+)
+from pipelines import cutting
+from pipelines.cluster import connected, each
+from pipelines.cutting import Cuttings, CutUnit, cut_unit
+from pipelines.recipes import ShardRecipe
+from shards import codec, manifest, tar
+from shards.manifest import Entry, Manifest, Shard
+from shards.store import Store
+
+FOLDER = "shards/"
+Watch = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardJob:
+    """One run: the stores and folders that give pictures, in this order, and the store that gets the shards."""
+
+    store: Store
+    stores: tuple[Store, ...]
+    folders: tuple[Folder, ...]
+    recipe: ShardRecipe
+    max_pixels: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceCount:
+    """One line of the paper's Table S1, and what became of its pictures."""
+
+    source: str
+    pictures: int  # kept, at least min_res
+    patches: int
+    flat: int  # patches dropped
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sharded:
+    """What a run made."""
+
+    manifest: Manifest
+    counts: tuple[SourceCount, ...]
+
+
+def shard(job: ShardJob, watch: Watch) -> Sharded:
+    """The whole flow. `watch(units in all, units done)` follows the cutting, which is what takes time.
+
+    Raises ValueError for sources without a picture, StoreError where the store can't be used.
+    """
+    job.store.sweep()
+    with connected():
+        sources = _sources(job)
+        units = _cut_units(sources, _skipped(job, sources))
+        done = each(cut_unit, [(unit, job.store, job.recipe, job.max_pixels) for unit in units], watch)
+        cuttings: list[Cuttings] = list(done)
+        counts = _counts(cuttings)
+        if not any(count.patches for count in counts):
+            raise ValueError(f"no patch came of {', '.join(s.name for s in sources)}: nothing kept is large enough")
+        made = _published(job, cuttings, counts)
+    cutting.clear(job.store)
+    return Sharded(manifest=made, counts=counts)
+
+
+def _sources(job: ShardJob) -> list[Source]:
+    """Raises ValueError where there is nothing to cut. Surveys folders on the way, once each."""
+    found: list[Source] = [FilteredStore(store=store) for store in job.stores]
+    for source in found:
+        if not source.units():
+            raise ValueError(f"{source.name} has no ledger: run dynet-filter first, or name a folder with --source")
+    listed = [(folder, folder.files()) for folder in job.folders]
+    for folder, files in listed:
+        units = PictureFolder(folder=folder, store=job.store, files=len(files))
+        _survey(job, units, folders.links(folder, files))
+        found.append(units)
+    if not found:
+        raise ValueError("no source: name a store or a folder")
+    return found
+
+
+def _survey(job: ShardJob, source: PictureFolder, links: Sequence[Link]) -> None:
+    parts = [
+        (unit, links[at : at + FILES_PER_UNIT])
+        for unit, at in zip(source.units(), range(0, len(links), FILES_PER_UNIT), strict=True)
+    ]
+    for _ in each(survey_unit, [(source.folder, unit, part, job) for unit, part in parts], lambda total, done: None):
+        pass
+
+
+@ray.remote(num_cpus=1, max_retries=20)
+def survey_unit(folder: Folder, unit: str, links: Sequence[Link], job: ShardJob) -> None:
+    """Measures a folder's unit and writes its rows; a unit surveyed before with the same files is left as it is."""
+    about = {"files": [_file_state(folder, link.url) for link in links], "min_res": job.recipe.min_res}
+    name = survey_name(unit)
+    if job.store.exists(name) and ledger.about_of(job.store.read(name)) == about:
+        return
+    rows = [folders.measure(folder, link, job.recipe.min_res, job.max_pixels) for link in links]
+    job.store.write(name, ledger.encode(rows, (), about))
+
+
+def _file_state(folder: Folder, url: str) -> list[Any]:
+    state = (folder.path / url.removeprefix(f"{folder.name}/")).stat()
+    return [url, state.st_size, state.st_mtime_ns]
+
+
+def _skipped(job: ShardJob, sources: Sequence[Source]) -> dict[Place, Row]:
+    """Pictures an earlier source has; the surveys of folders say so from now on."""
+    ended = duplicates_across(sources, DEFAULT_MAX_DISTANCE)
+    for number, source in enumerate(sources):
+        if isinstance(source, PictureFolder):
+            for unit in source.units():
+                rows = source.rows(unit)
+                after = [ended.get(Place(source=number, unit=unit, key=row.link.key), row) for row in rows]
+                source.mark(unit, after)
+    return ended
+
+
+def _cut_units(sources: Sequence[Source], skipped: dict[Place, Row]) -> list[CutUnit]:
+    by_unit: dict[tuple[int, str], set[str]] = {}
+    for place in skipped:
+        by_unit.setdefault((place.source, place.unit), set()).add(place.key)
+    return [
+        CutUnit(
+            source=source,
+            unit=unit,
+            name=f"{number:02d}-{unit}",
+            skip=frozenset(by_unit.get((number, unit), ())),
+        )
+        for number, source in enumerate(sources)
+        for unit in source.units()
+    ]
+
+
+def _counts(cuttings: Sequence[Cuttings]) -> tuple[SourceCount, ...]:
+    pictures: Counter[str] = Counter()
+    patches: Counter[str] = Counter()
+    flat: Counter[str] = Counter()
+    for one in cuttings:
+        pictures.update(one.pictures)
+        patches.update(one.patches)
+        flat.update(one.flat)
+    return tuple(
+        SourceCount(source=name, pictures=pictures[name], patches=patches[name], flat=flat[name]) for name in pictures
+    )
+
+
+def _published(job: ShardJob, cuttings: Sequence[Cuttings], counts: Sequence[SourceCount]) -> Manifest:
+    """Shards, index, manifest; nothing where the manifest there was made of the same."""
+    recipe = {**asdict(job.recipe), "inputs": _inputs(cuttings)}
+    known = _known(job.store)
+    if known is not None and known.recipe == recipe and _is_whole(job.store, known):
+        return known
+    job.store.delete(manifest.MANIFEST)
+    spans = list(_spans(cuttings, job.recipe.max_shard_bytes))
+    names = [f"{job.recipe.split}-{number:06d}.tar" for number in range(len(spans))]
+    tasks = [(job.store, name, number, span) for number, (name, span) in enumerate(zip(names, spans, strict=True))]
+    written: list[tuple[Shard, list[Entry]]] = list(each(write_shard, tasks, lambda total, done: None))
+    for name in set(job.store.list(FOLDER)) - {FOLDER + name for name in names}:
+        job.store.delete(name)
+    sources = {
+        count.source: manifest.Source(
+            pictures=sum(one.with_patches.get(count.source, 0) for one in cuttings), samples=count.patches
+        )
+        for count in counts
+    }
+    made = Manifest(recipe=recipe, shards=tuple(shard for shard, _ in written), sources=sources)
+    return manifest.write(job.store, made, (entry for _, entries in written for entry in entries))
+
+
+def _inputs(cuttings: Sequence[Cuttings]) -> str:
+    """What the shards are made of, in one hash."""
+    return hashlib.sha256(json.dumps([[one.name, one.fingerprint] for one in cuttings]).encode()).hexdigest()
+
+
+def _known(store: Store) -> Manifest | None:
+    return manifest.read_manifest(store) if store.exists(manifest.MANIFEST) else None
+
+
+def _is_whole(store: Store, known: Manifest) -> bool:
+    """Every shard is there in its full length; `dynet-shard fsck` reads them."""
+    names = [(FOLDER + one.name, one.bytes) for one in known.shards]
+    return all(store.exists(name) and store.size(name) == size for name, size in names)
+
+
+Span = list[tuple[str, list[int]]]  # patches (numbers, ascending) of consecutive units
+
+
+def _spans(cuttings: Sequence[Cuttings], max_bytes: int) -> Iterator[Span]:
+    """Which patches go into which shard: in the order of units, as many as fit, JPEG and PNG apart.
+
+    Apart, because `ray.data.read_webdataset` can't read a tar whose samples have different members.
+    """
+    for suffix in codec.SUFFIX.values():
+        owned = [
+            (one.name, number, size)
+            for one in cuttings
+            for number, (size, of) in enumerate(zip(one.stored, one.suffixes, strict=True))
+            if of == suffix
+        ]
+        for packed in tar.pack([size for _, _, size in owned], max_bytes):
+            span: dict[str, list[int]] = {}
+            for name, number, _ in owned[packed.start : packed.stop]:
+                span.setdefault(name, []).append(number)
+            yield list(span.items())
+
+
+@ray.remote(num_cpus=1, max_retries=20)
+def write_shard(store: Store, name: str, number: int, span: Span) -> tuple[Shard, list[Entry]]:
+    """Brings a shard's members together, sorted by name, and writes it."""
+    pieces = [triple for unit, which in span for triple in cutting.read_members(store, unit, which)]
+    pieces.sort(key=lambda triple: triple[0].sample)
+    with tempfile.TemporaryDirectory(prefix="million-ird-") as scratch:
+        target = Path(scratch) / name
+        placed = {one.name: one for one in tar.write(target, _members(pieces))}
+        written = store.write(FOLDER + name, target)
+    entries = [_entry(piece, number, placed) for piece, _, _ in pieces]
+    return Shard(name=name, bytes=written.size, sha256=written.sha256, samples=len(pieces)), entries
+
+
+def _members(pieces: Sequence[tuple[cutting.Piece, bytes, bytes]]) -> Iterator[tuple[str, bytes]]:
+    for piece, data, text in pieces:
+        yield from sorted(((f"{piece.sample}.{piece.suffix}", data), (f"{piece.sample}.json", text)))
+
+
+def _entry(piece: cutting.Piece, shard_number: int, placed: dict[str, tar.Placed]) -> Entry:
+    data, text = placed[f"{piece.sample}.{piece.suffix}"], placed[f"{piece.sample}.json"]
+    return Entry(
+        sample=piece.sample,
+        key=piece.sample.partition("_")[0],
+        source=piece.source,
+        shard=shard_number,
+        suffix=piece.suffix,
+        data_offset=data.offset,
+        data_size=data.size,
+        json_offset=text.offset,
+        json_size=text.size,
+    )

@@ -1,0 +1,159 @@
+"""One interface, two stores: the same claims hold for a local folder and for a real S3 server."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from shards.store import LocalStore, Store, StoreError, open_store
+from tests.conftest import S3Server
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "local":
+        return open_store(str(tmp_path / "new" / "folder"))
+    server: S3Server = request.getfixturevalue("s3_server")
+    bucket = server.bucket("b" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12])
+    return open_store(f"{bucket}/some/prefix", server.endpoint_url)
+
+
+def test_what_is_written_is_read_whole_and_in_ranges(store: Store, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 5000
+    written = store.write("a/b.bin", data)
+    assert (written.size, written.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert store.read("a/b.bin") == data
+    assert store.read("a/b.bin", 255, 3) == data[255:258]
+    assert store.read("a/b.bin", 10) == data[10:]
+    assert store.read("a/b.bin", 10, 0) == b""
+    assert store.size("a/b.bin") == len(data)
+    (tmp_path / "file").write_bytes(data)
+    assert store.write("a/c.bin", tmp_path / "file") == written
+
+
+def test_writing_again_replaces_and_deleting_twice_is_fine(store: Store) -> None:
+    store.write("x", b"1")
+    store.write("x", b"22")
+    assert store.read("x") == b"22"
+    store.delete("x")
+    store.delete("x")
+    assert not store.exists("x")
+
+
+def test_names_are_listed_by_prefix_in_order(store: Store) -> None:
+    for name in ("b/2", "b/10", "a/1", "b.txt", "b/c/d"):
+        store.write(name, b"")
+    assert list(store.list("")) == ["a/1", "b.txt", "b/10", "b/2", "b/c/d"]
+    assert list(store.list("b/")) == ["b/10", "b/2", "b/c/d"]
+    assert list(store.list("b/1")) == ["b/10"]
+    assert list(store.list("none/")) == []
+
+
+def test_what_is_not_there_is_a_file_not_found(store: Store) -> None:
+    store.write("here", b"")
+    for ask in (store.read, store.size):
+        with pytest.raises(FileNotFoundError):
+            ask("not/here")
+    assert not store.exists("not/here")
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../x", "a//x", "", "a/.x", "a\\x", "a b", "a\n"])
+def test_a_name_that_could_leave_the_root_is_refused(store: Store, name: str) -> None:
+    for ask in (store.read, store.exists, store.delete):
+        with pytest.raises(StoreError):
+            ask(name)
+    with pytest.raises(StoreError):
+        store.write(name, b"x")
+
+
+def test_a_store_travels_to_another_process(store: Store) -> None:
+    store.write("x", b"1")
+    assert pickle.loads(pickle.dumps(store)).read("x") == b"1"
+
+
+def test_another_scheme_is_refused() -> None:
+    with pytest.raises(StoreError, match="local folder or s3"):
+        open_store("gs://bucket/x")
+
+
+def test_a_bucket_that_is_not_there_is_named(s3_server: S3Server) -> None:
+    with pytest.raises(StoreError, match="no-such-bucket"):
+        open_store("s3://no-such-bucket/x", s3_server.endpoint_url).write("a", b"")
+
+
+def test_a_server_that_is_not_there_is_one_clear_error(
+    monkeypatch: pytest.MonkeyPatch, s3_server: S3Server
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(StoreError, match="can't be used"):
+        open_store("s3://b/x", "http://127.0.0.1:1").write("a", b"")
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreError, match="name another --out"):
+        LocalStore(tmp_path / "file" / "below").write("a", b"")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Path:
+    """A file system of 1 MB of its own."""
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(tmp_path)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system is not permitted here")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_the_old_object(small_disk: Path) -> None:
+    store = LocalStore(small_disk)
+    store.write("x", b"old")
+    with pytest.raises(StoreError, match="no space left"):
+        store.write("x", bytes(2_000_000))
+    assert store.read("x") == b"old"
+    assert list(store.list("")) == ["x"]
+    assert [p.name for p in small_disk.iterdir()] == ["x"]
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from shards.store import LocalStore
+store = LocalStore(Path(sys.argv[1]))
+while True:
+    for fill in (b"a", b"b"):
+        store.write("x", fill * 3_000_000)
+"""
+
+
+def test_a_killed_writer_never_leaves_half_an_object(tmp_path: Path) -> None:
+    for wait in (0.0, 0.003, 0.007, 0.011, 0.017):
+        writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(tmp_path)])
+        while not (tmp_path / "x").exists():
+            time.sleep(0.01)
+        time.sleep(0.05 + wait)
+        writer.kill()
+        writer.wait()
+        data = LocalStore(tmp_path).read("x")
+        assert len(data) == 3_000_000
+        assert len(set(data)) == 1
+        assert list(LocalStore(tmp_path).list("")) == ["x"]
+
+
+def test_what_killed_writers_left_is_swept_once_it_is_old(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.write("a/x", b"")
+    old, young = tmp_path / "a" / ".tmp-old", tmp_path / "a" / ".tmp-young"
+    for path in (old, young):
+        path.write_bytes(b"")
+    os.utime(old, (0, 0))
+    store.sweep()
+    assert young.exists()
+    assert not old.exists()
