@@ -74,9 +74,7 @@ def declared(thresholds: Thresholds, link: Link) -> Refusal | None:
 def size(thresholds: Thresholds, width: int, height: int) -> Refusal | None:
     """Refuses by the measured size, upright, in pixels."""
     if min(width, height) < thresholds.min_res:
-        return Refusal(
-            reason=Reason.TOO_SMALL, stage=Stage.JUDGE, detail=f"{width}x{height} < {thresholds.min_res}"
-        )
+        return Refusal(reason=Reason.TOO_SMALL, stage=Stage.JUDGE, detail=f"{width}x{height} < {thresholds.min_res}")
     return None
 
 

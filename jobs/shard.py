@@ -19,7 +19,7 @@ from curation.decode import DEFAULT_MAX_PIXELS
 from curation.folders import Folder
 from jobs import terminal
 from pipelines.recipes import ShardRecipe
-from pipelines.shard import Sharded, ShardJob, shard
+from pipelines.shard import ShardJob, shard
 from shards.store import Store, open_store
 
 PROGRAM = "dynet-shard"
@@ -88,15 +88,11 @@ def shard_and_report(job: ShardJob) -> None:
     """Runs the job with a progress bar and prints the paper's Table S1 for it."""
     with terminal.Bar("shard", "unit") as bar:
         made = shard(job, bar)
-    _print(made, job.store)
-
-
-def _print(made: Sharded, store: Store) -> None:
-    rows = [(one.source, one.pictures, one.patches, one.flat) for one in made.counts]
-    total = ("all", sum(r[1] for r in rows), sum(r[2] for r in rows), sum(r[3] for r in rows))
-    print(terminal.table(("source", "pictures", "patches", "dropped as flat"), [*rows, total]))
-    size = made.manifest.bytes / 1e6
-    print(f"shards: {store.root}/shards/  {len(made.manifest.shards)} tars, {size:.1f} MB, manifest.json")
+    rows = [(name, one.pictures, one.with_patches, one.samples, one.flat) for name, one in made.sources.items()]
+    total = ("all", *(sum(numbers) for numbers in zip(*(row[1:] for row in rows), strict=True)))
+    head = ("source", "pictures", "with patches", "patches", "dropped as flat")
+    print(terminal.table(head, [*rows, total]))
+    print(f"shards: {job.store.root}/shards/  {len(made.shards)} tars, {made.bytes / 1e6:.1f} MB, manifest.json")
 
 
 def add_shard_flags(parser: argparse.ArgumentParser) -> None:

@@ -77,7 +77,7 @@ class Cuttings:
 @ray.remote(num_cpus=1, max_retries=20)
 def cut_unit(unit: CutUnit, store: Store, recipe: ShardRecipe, max_pixels: int) -> Cuttings:
     """Cuts what the unit keeps, unless that is done. Raises ValueError where a kept picture can't be had."""
-    rows = [row for row in unit.source.rows(unit.unit) if _is_wanted(row, unit, recipe)]
+    rows = _wanted(unit, recipe)
     fingerprint = _fingerprint(rows, recipe)
     known = _read(store, unit.name)
     if known is not None and known.fingerprint == fingerprint:
@@ -86,9 +86,20 @@ def cut_unit(unit: CutUnit, store: Store, recipe: ShardRecipe, max_pixels: int) 
         return _cut(unit, rows, fingerprint, store, recipe, max_pixels, Path(scratch) / "patches.tar")
 
 
-def _is_wanted(row: Row, unit: CutUnit, recipe: ShardRecipe) -> bool:
-    large = min(row.width or 0, row.height or 0) >= recipe.min_res
-    return row.reason is Reason.KEPT and large and row.link.key not in unit.skip
+@ray.remote(num_cpus=1, max_retries=20)
+def fingerprint_unit(unit: CutUnit, recipe: ShardRecipe) -> str:
+    """What cutting the unit would be made of, without cutting it."""
+    return _fingerprint(_wanted(unit, recipe), recipe)
+
+
+def _wanted(unit: CutUnit, recipe: ShardRecipe) -> list[Row]:
+    return [
+        row
+        for row in unit.source.rows(unit.unit)
+        if row.reason is Reason.KEPT
+        and min(row.width or 0, row.height or 0) >= recipe.min_res
+        and row.link.key not in unit.skip
+    ]
 
 
 def _fingerprint(rows: Sequence[Row], recipe: ShardRecipe) -> str:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,7 +38,7 @@ from curation.sources import (
 )
 from pipelines import cutting
 from pipelines.cluster import connected, each
-from pipelines.cutting import Cuttings, CutUnit, cut_unit
+from pipelines.cutting import Cuttings, CutUnit, cut_unit, fingerprint_unit
 from pipelines.recipes import ShardRecipe
 from shards import codec, manifest, tar
 from shards.manifest import Entry, Manifest, Shard
@@ -60,41 +59,27 @@ class ShardJob:
     max_pixels: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SourceCount:
-    """One line of the paper's Table S1, and what became of its pictures."""
+def shard(job: ShardJob, watch: Watch) -> Manifest:
+    """The whole flow; nothing is written where the store's manifest was made of the same pictures in the same way.
 
-    source: str
-    pictures: int  # kept, at least min_res
-    patches: int
-    flat: int  # patches dropped
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sharded:
-    """What a run made."""
-
-    manifest: Manifest
-    counts: tuple[SourceCount, ...]
-
-
-def shard(job: ShardJob, watch: Watch) -> Sharded:
-    """The whole flow. `watch(units in all, units done)` follows the cutting, which is what takes time.
-
-    Raises ValueError for sources without a picture, StoreError where the store can't be used.
+    `watch(units in all, units done)` follows the cutting, which is what takes time. Raises ValueError for sources
+    without a picture, StoreError where the store can't be used.
     """
     job.store.sweep()
     with connected():
         sources = _sources(job)
         units = _cut_units(sources, _skipped(job, sources))
-        done = each(cut_unit, [(unit, job.store, job.recipe, job.max_pixels) for unit in units], watch)
-        cuttings: list[Cuttings] = list(done)
-        counts = _counts(cuttings)
-        if not any(count.patches for count in counts):
-            raise ValueError(f"no patch came of {', '.join(s.name for s in sources)}: nothing kept is large enough")
-        made = _published(job, cuttings, counts)
+        recipe = {**asdict(job.recipe), "inputs": _inputs(units, job)}
+        known = _known(job.store)
+        if known is not None and known.recipe == recipe and _is_whole(job.store, known):
+            return known
+        calls = [(unit, job.store, job.recipe, job.max_pixels) for unit in units]
+        cuttings: list[Cuttings] = list(each(cut_unit, calls, watch))
+        if not any(one.stored for one in cuttings):
+            raise ValueError(f"no patch came of {', '.join(one.name for one in sources)}: nothing kept is large enough")
+        made = _published(job, cuttings, recipe)
     cutting.clear(job.store)
-    return Sharded(manifest=made, counts=counts)
+    return made
 
 
 def _sources(job: ShardJob) -> list[Source]:
@@ -166,25 +151,29 @@ def _cut_units(sources: Sequence[Source], skipped: dict[Place, Row]) -> list[Cut
     ]
 
 
-def _counts(cuttings: Sequence[Cuttings]) -> tuple[SourceCount, ...]:
-    pictures: Counter[str] = Counter()
-    patches: Counter[str] = Counter()
-    flat: Counter[str] = Counter()
-    for one in cuttings:
-        pictures.update(one.pictures)
-        patches.update(one.patches)
-        flat.update(one.flat)
-    return tuple(
-        SourceCount(source=name, pictures=pictures[name], patches=patches[name], flat=flat[name]) for name in pictures
-    )
+def _inputs(units: Sequence[CutUnit], job: ShardJob) -> str:
+    """What the shards are made of, in one hash."""
+    prints = each(fingerprint_unit, [(unit, job.recipe) for unit in units], lambda total, done: None)
+    named = [[unit.name, fingerprint] for unit, fingerprint in zip(units, prints, strict=True)]
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 
-def _published(job: ShardJob, cuttings: Sequence[Cuttings], counts: Sequence[SourceCount]) -> Manifest:
-    """Shards, index, manifest; nothing where the manifest there was made of the same."""
-    recipe = {**asdict(job.recipe), "inputs": _inputs(cuttings)}
-    known = _known(job.store)
-    if known is not None and known.recipe == recipe and _is_whole(job.store, known):
-        return known
+def _counts(cuttings: Sequence[Cuttings]) -> dict[str, manifest.Source]:
+    """Source -> what it gave, in the order of the sources."""
+    names = dict.fromkeys(name for one in cuttings for name in one.pictures)
+    return {
+        name: manifest.Source(
+            pictures=sum(one.pictures.get(name, 0) for one in cuttings),
+            with_patches=sum(one.with_patches.get(name, 0) for one in cuttings),
+            samples=sum(one.patches.get(name, 0) for one in cuttings),
+            flat=sum(one.flat.get(name, 0) for one in cuttings),
+        )
+        for name in names
+    }
+
+
+def _published(job: ShardJob, cuttings: Sequence[Cuttings], recipe: dict[str, Any]) -> Manifest:
+    """Shards, then index, then manifest; no reader takes what lies there in between for a data set."""
     job.store.delete(manifest.MANIFEST)
     spans = list(_spans(cuttings, job.recipe.max_shard_bytes))
     names = [f"{job.recipe.split}-{number:06d}.tar" for number in range(len(spans))]
@@ -192,19 +181,8 @@ def _published(job: ShardJob, cuttings: Sequence[Cuttings], counts: Sequence[Sou
     written: list[tuple[Shard, list[Entry]]] = list(each(write_shard, tasks, lambda total, done: None))
     for name in set(job.store.list(FOLDER)) - {FOLDER + name for name in names}:
         job.store.delete(name)
-    sources = {
-        count.source: manifest.Source(
-            pictures=sum(one.with_patches.get(count.source, 0) for one in cuttings), samples=count.patches
-        )
-        for count in counts
-    }
-    made = Manifest(recipe=recipe, shards=tuple(shard for shard, _ in written), sources=sources)
+    made = Manifest(recipe=recipe, shards=tuple(one for one, _ in written), sources=_counts(cuttings))
     return manifest.write(job.store, made, (entry for _, entries in written for entry in entries))
-
-
-def _inputs(cuttings: Sequence[Cuttings]) -> str:
-    """What the shards are made of, in one hash."""
-    return hashlib.sha256(json.dumps([[one.name, one.fingerprint] for one in cuttings]).encode()).hexdigest()
 
 
 def _known(store: Store) -> Manifest | None:

@@ -60,10 +60,12 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """What one source gave: pictures with at least one patch, and patches."""
+    """What one source gave: a line of the paper's Table S1, and what became of it."""
 
-    pictures: int
-    samples: int
+    pictures: int  # that were to be cut
+    with_patches: int  # those of which at least one patch is here
+    samples: int  # patches here
+    flat: int  # patches dropped as flat
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -177,9 +177,7 @@ class S3Store:
         return _s3_client(self.endpoint_url)
 
     def list(self, prefix: str) -> Iterator[str]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=self._key(prefix)
-        )
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(prefix))
         with _s3_errors(self.root, prefix):
             for page in pages:
                 for entry in page.get("Contents", ()):

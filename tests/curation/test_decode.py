@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
-from curation.decode import Header, decode, header
+from curation.containers import Header
+from curation.decode import decode, header
 from curation.records import Picture, Reason, Refusal, Stage
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"

@@ -171,12 +171,13 @@ def test_from_links_to_shards_that_stock_readers_read(
     job = world.job(store)
     go(job)
     made = shard(_shard_job(store), lambda total, done: None)
-    assert [(one.source, one.pictures, one.patches, one.flat) for one in made.counts] == [("test", 4, 6, 0)]
-    assert manifest.read_manifest(store) == made.manifest
-    assert {one.name for one in made.manifest.shards} == {"train-000000.tar", "train-000001.tar"}  # JPEG, PNG
+    assert made.sources == {"test": manifest.Source(pictures=4, with_patches=4, samples=6, flat=0)}
+    assert manifest.read_manifest(store) == made
+    assert shard(_shard_job(store), lambda total, done: pytest.fail("nothing was to be cut")) == made
+    assert {one.name for one in made.shards} == {"train-000000.tar", "train-000001.tar"}  # JPEG, PNG
     kept = {row.link.key: row for row in rows_of(store)}
     samples = 0
-    for one in made.manifest.shards:
+    for one in made.shards:
         path = tmp_path / one.name
         path.write_bytes(store.read(f"shards/{one.name}"))
         names = [
@@ -185,7 +186,7 @@ def test_from_links_to_shards_that_stock_readers_read(
         ]
         assert names == [row["__key__"] for row in ray.data.read_webdataset(str(path)).take_all()]
         samples += len(names)
-    assert samples == made.manifest.samples == 6
+    assert samples == made.samples == 6
 
 
 def _check_sample(sample: dict[str, Any], kept: dict[str, Row]) -> str:

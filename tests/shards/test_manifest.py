@@ -47,7 +47,7 @@ def manifest(samples: int) -> Manifest:
     return Manifest(
         recipe={"min_res": 1024, "niqe": 5.5},
         shards=shards,
-        sources={"laion": Source(pictures=2, samples=samples)},
+        sources={"laion": Source(pictures=2, with_patches=2, samples=samples, flat=1)},
     )
 
 
