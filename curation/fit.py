@@ -30,9 +30,11 @@ from typing import TYPE_CHECKING, Any, Final
 import cv2
 import numpy as np
 import scipy.io
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
+from curation.decode import decode
+from curation.records import Refusal
 from curation.scorers.protocol import FLAT_SHARE, textured_share
 from curation.scorers.weights import SUMS
 
@@ -104,7 +106,7 @@ def fit(pictures: Sequence[Path | np.ndarray], out: Path) -> Fitted:
 
     `out` must be new or empty. Raises ValueError, with nothing written, where it is not, where a file is no picture,
     or where the pictures are too few, too small (480 px a side) or too flat: 4 pictures with 72 sharp blocks of
-    96 px are the least, a dozen textured pictures of a megapixel a fair start, and the paper used 125.
+    96 px are the least. Photographs have some 8 such blocks each, so a dozen just do; the paper used 125 pictures.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not empty: give a new folder, so that no weights are overwritten")
@@ -160,11 +162,10 @@ def _measure_all(pictures: Sequence[Path | np.ndarray]) -> Iterator[_Measured]:
 
 
 def _read(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} can't be read as a picture ({error}): leave it out, or repair it") from error
+    picture = decode(path.read_bytes())
+    if isinstance(picture, Refusal):
+        raise ValueError(f"{path} can't be used ({picture.reason.value}: {picture.detail}): leave it out, or repair it")
+    return picture.pixels
 
 
 def _measure(pixels: np.ndarray, number: int) -> _Measured:

@@ -180,7 +180,7 @@ class Row:
 
 
 METRIC_PREFIX: Final = "score_"
-_METRIC_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.+-]*")
+_METRIC_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 _FIXED_FIELDS: Final = (
     pa.field("position", pa.int64(), nullable=False),

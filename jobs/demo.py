@@ -77,3 +77,7 @@ def _weights(flags: argparse.Namespace, pristine: Sequence[Path]) -> tuple[Path 
     if not (folder / "fit.json").is_file():
         fit(pristine, folder)
     return folder, recipes.demo()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

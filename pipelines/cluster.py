@@ -19,7 +19,8 @@ def connected() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    # A local dashboard is ten processes and 1 GB that nobody asked for.
+    ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     try:
         yield
     finally:

@@ -89,6 +89,14 @@ def laion_hr() -> FilterRecipe:
     return FilterRecipe(thresholds=thresholds({"niqe": 5.5, "brisque": 45.0, "nima": 4.5}))
 
 
+def demo() -> FilterRecipe:
+    """The demo's fallback: bounds for models fitted to its own drawn pictures, and no NIMA.
+
+    On those pictures any NIQE bound from 9 to 19 and any BRISQUE bound from 30 to 50 part good from spoilt.
+    """
+    return FilterRecipe(thresholds=thresholds({"niqe": 12.0, "brisque": 40.0}), source="demo", chunk_size=12)
+
+
 def read_recipe(path: Path) -> FilterRecipe:
     """A recipe from a JSON file, as `to_dict` gives it. Raises ValueError naming what is wrong with it."""
     try:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import re
 import tempfile
 import threading
@@ -130,10 +131,13 @@ def locate(url: str, name: str, weights_dir: Path | None) -> WeightFile:
 
 
 def _caches() -> list[Path]:
-    """pyiqa's cache, then torch.hub's, where some of pyiqa's metrics keep their files."""
-    import torch.hub
+    """pyiqa's cache, then torch.hub's, where some of pyiqa's metrics keep their files.
 
-    hub = Path(torch.hub.get_dir())
+    From the variables that torch documents, not from `torch.hub.get_dir()`: that answers with an empty folder while
+    a metric is being built.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    hub = Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser() / "hub"
     return [hub / "pyiqa", hub / "checkpoints"]
 
 

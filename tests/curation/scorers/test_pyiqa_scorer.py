@@ -13,6 +13,7 @@ from PIL import Image
 
 from curation.records import Reason
 from curation.scorers import PyiqaScorer, WeightMissing, WeightRefused, resolve
+from curation.scorers.pyiqa_scorer import machines_fault
 from tests.curation.scorers.conftest import pin, textured
 
 IQA = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "iqa"
@@ -78,6 +79,13 @@ def test_a_steep_ramp_has_no_statistics_and_says_so(scorer: PyiqaScorer) -> None
     assert scored.refusal.detail.startswith("niqe: no two blocks")
 
 
+def test_want_of_memory_is_no_verdict_on_a_picture() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 55, dtype=torch.uint8)
+    assert machines_fault(caught.value)
+    assert not machines_fault(RuntimeError("kernel size can't be greater than actual input size"))
+
+
 def test_weights_altered_after_the_start_stop_the_worker(weights_dir: Path) -> None:
     scorer = PyiqaScorer(resolve(["niqe"], weights_dir))
     file = weights_dir / "niqe_modelparameters.mat"
@@ -121,6 +129,7 @@ def test_nima_needs_nothing_but_its_own_file(nima_dir: Path) -> None:
     assert 1 <= score <= 10
 
 
+@pytest.mark.slow
 def test_nimas_file_must_be_whole_and_the_one_its_name_says(nima_dir: Path) -> None:
     with pytest.raises(WeightRefused, match="altered"):
         resolve(["nima-vgg16-ava"], nima_dir)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import socket
 import threading
 import time
@@ -46,6 +47,12 @@ def put(folder: Path, name: str, data: bytes = BODY) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(data)
     return folder / name
+
+
+def test_a_metric_is_built_from_pyiqas_cache_where_no_folder_is_named(tmp_path: Path, weights_dir: Path) -> None:
+    cache = tmp_path / "torch" / "hub" / "pyiqa"
+    shutil.copytree(weights_dir, cache)
+    assert [file.path.parent for files in resolve(("niqe", "brisque")).values() for file in files] == [cache, cache]
 
 
 def test_the_folder_goes_before_the_cache_and_the_cache_before_the_network(tmp_path: Path, server: str) -> None:

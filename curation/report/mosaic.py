@@ -1,0 +1,77 @@
+"""Pictures side by side: thumbnails of kept originals for the page, and contact sheets as PNG.
+
+A thumbnail is the middle square of the picture, so that a sheet is even: panoramas lose their ends.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+THUMBNAIL: Final = 256  # pixels, a side, on the page
+TILE: Final = 192  # pixels, a side, on a sheet
+_GAP: Final = 8
+_LINE: Final = 17
+_LINES: Final = 2  # of caption
+_PAPER: Final = (250, 249, 246)
+_INK: Final = (48, 47, 44)
+
+
+def thumbnail(pixels: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
+    """(side, side, 3) uint8: the middle square of `pixels`, (H, W, 3) uint8, scaled."""
+    height, width = pixels.shape[:2]
+    square = min(height, width)
+    left, top = (width - square) // 2, (height - square) // 2
+    image = Image.fromarray(pixels[top : top + square, left : left + square])
+    return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0))
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    """A thumbnail's file: about 15 KB at 256 x 256."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=82, optimize=True)
+    return buffer.getvalue()
+
+
+def mosaic(pictures: Sequence[tuple[np.ndarray, str]]) -> bytes:
+    """A PNG contact sheet: each picture, (H, W, 3) uint8, over its caption of at most two lines.
+
+    Raises ValueError where there is no picture.
+    """
+    if not pictures:
+        raise ValueError("a contact sheet of no pictures: give at least one")
+    columns = min(8, math.ceil(math.sqrt(1.5 * len(pictures))))
+    rows = -(-len(pictures) // columns)
+    tall = TILE + _LINES * _LINE + _GAP
+    sheet = Image.new("RGB", (columns * (TILE + _GAP) + _GAP, rows * (tall + _GAP) + _GAP), _PAPER)
+    draw, font = ImageDraw.Draw(sheet), _font()
+    for number, (pixels, caption) in enumerate(pictures):
+        left, top = _GAP + number % columns * (TILE + _GAP), _GAP + number // columns * (tall + _GAP)
+        sheet.paste(Image.fromarray(thumbnail(pixels, TILE)), (left, top))
+        for line, text in enumerate(caption.split("\n")[:_LINES]):
+            draw.text((left, top + TILE + 3 + line * _LINE), _fitted(text, font), fill=_INK, font=font)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=False)
+    return buffer.getvalue()
+
+
+_Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+
+
+def _font() -> _Font:
+    """Pillow's own, larger where it can be scaled: pillow-simd's can't."""
+    font = ImageFont.load_default()
+    return font.font_variant(size=13) if isinstance(font, ImageFont.FreeTypeFont) else font
+
+
+def _fitted(text: str, font: _Font) -> str:
+    """`text` cut to a tile's width, in the characters that the font has."""
+    plain = text.encode("latin-1", "replace").decode("latin-1")
+    while plain and font.getbbox(plain)[2] > TILE:
+        plain = plain[:-1]
+    return plain

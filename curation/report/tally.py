@@ -1,0 +1,243 @@
+"""What the report says of a ledger, gathered in one pass over its rows, in memory that does not grow with them.
+
+Counts, histograms of at most 4,096 bins, and the few rows of lowest rank. Nothing here depends on the order in
+which rows come: two passes over one store agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from bisect import bisect_right, insort
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any, Final, Generic, TypeVar
+
+from curation.judge import MetricThreshold, Thresholds
+from curation.records import Reason, Row, Stage
+
+EXAMPLES: Final = 10  # rows per reason
+NEAR: Final = 12  # rows just beyond the thresholds
+SLOW: Final = 10
+PICTURES: Final = 48  # kept ones that are shown
+PICTURE_UNITS: Final = 12  # chunks that they come from: each costs the reading of its tar
+
+#: Lower ends, in pixels, of the classes of a picture's shorter side.
+SIDES: Final = (1, 256, 512, 768, 1024, 1280, 1536, 2048, 3072, 4096, 6144, 8192)
+
+_FINEST: Final = 2.0**-12  # a bin's width, before any doubling
+_MOST_BINS: Final = 4096
+_BARS: Final = 40
+
+Item = TypeVar("Item")
+
+
+class Smallest(Generic[Item]):
+    """The `limit` items of lowest rank among all offered. Ranks are tuples, no two alike."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._ranked: list[tuple[tuple[Any, ...], Item]] = []
+
+    def offer(self, rank: tuple[Any, ...], item: Item) -> None:
+        if len(self._ranked) == self._limit and rank >= self._ranked[-1][0]:
+            return
+        insort(self._ranked, (rank, item), key=itemgetter(0))
+        del self._ranked[self._limit :]
+
+    @property
+    def items(self) -> list[Item]:
+        """Lowest rank first."""
+        return [item for _, item in self._ranked]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bar:
+    """Scores from `low` to `high`: of rows that were kept, and of all others."""
+
+    low: float
+    high: float
+    kept: int
+    others: int
+
+
+class Histogram:
+    """A metric's scores in bins of one width, laid so that the threshold is an edge between two of them.
+
+    The range need not be known: the width starts at 2⁻¹² and doubles whenever more than 4,096 bins are in use.
+    """
+
+    def __init__(self, threshold: MetricThreshold) -> None:
+        self.threshold = threshold
+        self.missing = 0  # rows where the metric gave no number
+        self._width = _FINEST
+        self._bins: dict[int, tuple[int, int]] = {}  # bin -> rows kept, others
+
+    def add(self, score: float, kept: bool) -> None:
+        if not math.isfinite(score):
+            self.missing += 1
+            return
+        self._put(self._bin(score), int(kept), int(not kept))
+        while len(self._bins) > _MOST_BINS:
+            self._double()
+
+    @property
+    def total(self) -> int:
+        """Rows with a score."""
+        return sum(kept + others for kept, others in self._bins.values())
+
+    @property
+    def passing(self) -> int:
+        """Rows whose score passes, exactly."""
+        return sum(sum(both) for at, both in self._bins.items() if (at < 0) == self.threshold.lower_better)
+
+    def quantile(self, share: float) -> float:
+        """The score that `share` of all lie at or under, to within a bin."""
+        return self._edge(self._quantile_bin(share)) + self._width / 2
+
+    def bars(self) -> list[Bar]:
+        """At most about 40 bars; the two outermost also hold what lies beyond them. Needs a score."""
+        low, high = self._span()
+        step = -(-(high - low + 1) // _BARS)
+        first, last = low // step, high // step
+        counts = dict.fromkeys(range(first, last + 1), (0, 0))
+        for at, (kept, others) in self._bins.items():
+            slot = min(max(at // step, first), last)
+            counts[slot] = (counts[slot][0] + kept, counts[slot][1] + others)
+        return [
+            Bar(low=self._edge(at * step), high=self._edge((at + 1) * step), kept=kept, others=others)
+            for at, (kept, others) in counts.items()
+        ]
+
+    def _span(self) -> tuple[int, int]:
+        """First and last bin to show: both sides of the threshold, and no outlier that would squeeze the rest."""
+        middle, spread = self._quantile_bin(0.5), self._quantile_bin(0.9) - self._quantile_bin(0.1) + 1
+        low = max(self._quantile_bin(0.005), middle - 4 * spread)
+        high = min(self._quantile_bin(0.995), middle + 4 * spread)
+        return min(low, -1 - spread // 4), max(high, spread // 4)
+
+    def _bin(self, score: float) -> int:
+        """Bin 0 begins at the threshold. The score at the threshold itself goes to the side that passes."""
+        distance = (score - self.threshold.bound) / self._width
+        return math.ceil(distance) - 1 if self.threshold.lower_better else math.floor(distance)
+
+    def _edge(self, at: int) -> float:
+        return self.threshold.bound + at * self._width
+
+    def _put(self, at: int, kept: int, others: int) -> None:
+        before = self._bins.get(at, (0, 0))
+        self._bins[at] = (before[0] + kept, before[1] + others)
+
+    def _double(self) -> None:
+        old, self._bins = self._bins, {}
+        self._width *= 2
+        for at, (kept, others) in old.items():
+            self._put(at // 2, kept, others)
+
+    def _quantile_bin(self, share: float) -> int:
+        wanted, seen = share * self.total, 0
+        ordered = sorted(self._bins)
+        for at in ordered:
+            seen += sum(self._bins[at])
+            if seen >= wanted:
+                return at
+        return ordered[-1]
+
+
+@dataclass(kw_only=True, slots=True)
+class Volume:
+    """Rows and the bytes of their files."""
+
+    rows: int = 0
+    bytes: int = 0
+
+    def add(self, bytes: int) -> None:
+        self.rows += 1
+        self.bytes += bytes
+
+
+class Tally:
+    """Everything the report needs of the rows."""
+
+    def __init__(self, thresholds: Thresholds) -> None:
+        self.rows: Counter[tuple[Stage, Reason]] = Counter()
+        self.histograms = {threshold.metric: Histogram(threshold) for threshold in thresholds.metrics}
+        self.examples: dict[Reason, Smallest[Row]] = {reason: Smallest(EXAMPLES) for reason in Reason}
+        self.near: Smallest[Row] = Smallest(NEAR)
+        self.slow: Smallest[Row] = Smallest(SLOW)
+        self.downloaded = Volume()
+        self.kept = Volume()
+        self.sides: Counter[int] = Counter()  # kept pictures: index into SIDES -> rows
+        self.formats: dict[str, Volume] = {}  # kept pictures
+        self.links: Counter[str] = Counter()  # source -> rows
+        self.kept_of: dict[str, Volume] = {}  # source -> kept rows
+        self.seconds = 0.0
+        self.units = 0
+        self._thresholds = thresholds
+        self._shown: Smallest[tuple[str, list[Row]]] = Smallest(PICTURE_UNITS)
+
+    @property
+    def total(self) -> int:
+        return sum(self.rows.values())
+
+    def add(self, unit: str, rows: Sequence[Row]) -> None:
+        """One ledger part."""
+        self.units += 1
+        shown: Smallest[Row] = Smallest(PICTURES)
+        for row in rows:
+            self._count(row)
+            self._rank(row)
+            if row.reason is Reason.KEPT:
+                self._keep(row)
+                shown.offer((row.link.key, row.link.position), row)
+        if shown.items:
+            rank = hashlib.sha256(unit.encode()).hexdigest()
+            self._shown.offer((rank, unit), (unit, shown.items))
+
+    def shown(self) -> list[tuple[str, list[Row]]]:
+        """Unit -> its kept rows to show: at most 48 from 12 units, as even as can be, drawn by hash."""
+        units = self._shown.items
+        turns = [(turn, unit, row) for unit, rows in units for turn, row in enumerate(rows)]
+        turns.sort(key=lambda one: (one[0], one[1]))
+        chosen = {(unit, row.link.key) for _, unit, row in turns[:PICTURES]}
+        return [(unit, [row for row in rows if (unit, row.link.key) in chosen]) for unit, rows in units]
+
+    def _count(self, row: Row) -> None:
+        self.rows[row.stage, row.reason] += 1
+        self.links[row.link.source] += 1
+        self.seconds += row.seconds
+        if row.bytes is not None:
+            self.downloaded.add(row.bytes)
+        for metric, histogram in self.histograms.items():
+            if metric in row.scores:
+                histogram.add(row.scores[metric], row.reason is Reason.KEPT)
+
+    def _keep(self, row: Row) -> None:
+        size = row.bytes or 0
+        self.kept.add(size)
+        self.formats.setdefault(row.format or "unknown", Volume()).add(size)
+        self.kept_of.setdefault(row.link.source, Volume()).add(size)
+        self.sides[max(0, bisect_right(SIDES, min(row.width or 0, row.height or 0)) - 1)] += 1
+
+    def _rank(self, row: Row) -> None:
+        tie = (row.link.key, row.link.position)
+        self.slow.offer((-row.seconds, *tie), row)
+        if row.reason is not Reason.KEPT:
+            self.examples[row.reason].offer(tie, row)
+        if row.reason is Reason.LOW_QUALITY:
+            self.near.offer((overshoot(self._thresholds, row), *tie), row)
+
+
+def overshoot(thresholds: Thresholds, row: Row) -> float:
+    """How far the worst of the metrics that voted against lies beyond its threshold, as a share of it; 0.1 is 10 %.
+
+    A threshold of 0 has no shares: there it is the plain distance. Infinite where no metric voted against.
+    """
+    beyond = [
+        abs(row.scores[one.metric] - one.bound) / (abs(one.bound) or 1.0)
+        for one in thresholds.metrics
+        if one.metric in row.scores and not one.passes(row.scores[one.metric])
+    ]
+    return max(beyond, default=math.inf)

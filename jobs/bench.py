@@ -1,0 +1,333 @@
+"""What the job costs, next to what one would use instead: the same list, machine and call, so that ratios hold.
+
+python jobs/bench.py filter --photos DIR --weights DIR --limit 16    # against img2dataset + pyiqa + PNG in a tar
+python jobs/bench.py memory --rows 1000 20000                        # stays flat as the list grows
+python jobs/bench.py fetch                                           # against stock img2dataset
+
+Pictures come over HTTP from this process, so both sides of a ratio share the cores with the server. Seconds count
+from the start of a contender's process to its end, imports and Ray's start included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+if __package__ in (None, ""):  # run as a file: the packages lie beside the folder jobs/
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation import urls
+from curation.fetch import FetchSettings, fetch
+from curation.fit import fit
+from curation.scorers import WeightFile, WeightMissing, resolve
+from jobs import terminal
+from jobs.bench_server import LARGE, SCORED_EVERY, SMALL, PictureServer, texture, tiny
+from jobs.process_tree import Peaks, Watcher, check_platform
+from pipelines import recipes
+from pipelines.baseline import THREADS
+from pipelines.demo_pictures import make_pictures
+
+PROGRAM = "bench"
+ROOT: Final = Path(__file__).resolve().parents[1]
+METRICS: Final = ("niqe", "brisque")  # NIMA costs both sides the same, and its weights are the hardest to have
+PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif"})
+CHUNK: Final = 250  # rows a unit in `memory`: 1,000 rows then already keep all cores busy
+PACKAGES: Final = ("torch", "pyiqa", "ray", "img2dataset", "pyarrow", "pillow", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What one contender's process, with all it started, took."""
+
+    seconds: float
+    peaks: Peaks
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Patches:
+    """What lies in the tars of a folder."""
+
+    pictures: int
+    patches: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weights:
+    """Where the metrics' files are, and the bounds that go with them."""
+
+    files: dict[str, tuple[WeightFile, ...]]
+    bounds: dict[str, float]
+    folder: Path | None  # for --weights; None: pyiqa's cache
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    flags = _parser().parse_args(argv)
+    if flags.command == "download":
+        return terminal.guarded(PROGRAM, lambda: _download(flags.urls, flags.out))
+    return terminal.guarded(PROGRAM, lambda: _bench(flags))
+
+
+def _bench(flags: argparse.Namespace) -> None:
+    check_platform()
+    print(machine(), flush=True)
+    work = {"filter": _filter, "memory": _memory, "fetch": _fetch}[flags.command]
+    with tempfile.TemporaryDirectory(prefix="million-ird-bench-") as scratch:
+        print(work(flags, Path(scratch)))
+
+
+# ---------------------------------------------------------------- the job against the plain script
+
+
+def _filter(flags: argparse.Namespace, scratch: Path) -> str:
+    files, pristine = _pictures(flags.photos, flags.limit, scratch)
+    weights = _weights(flags.weights, pristine, scratch)
+    with PictureServer(lambda number: files[number].read_bytes()) as server:
+        listed = _write_list(server, len(files), scratch)
+        plain = _run(_plain_command(listed, scratch / "plain", weights), scratch)
+        ours = _run(_job_command(listed, scratch / "ours", weights), scratch)
+    made = (tars(scratch / "plain"), tars(scratch / "ours" / "shards"))
+    megabytes = sum(file.stat().st_size for file in files) / 1e6
+    head = f"{len(files)} pictures, {megabytes:.0f} MB, metrics {', '.join(METRICS)}\n"
+    return head + against("plain script", (plain, made[0]), "dynet-filter", (ours, made[1]), len(files))
+
+
+def _plain_command(listed: Path, out: Path, weights: Weights) -> list[str]:
+    metrics = [f"--metric={name}={weights.bounds[name]}={files[0].path}" for name, files in weights.files.items()]
+    return ["-m", "pipelines.baseline", "--urls", str(listed), "--out", str(out), *metrics]
+
+
+def _job_command(listed: Path, out: Path, weights: Weights, *more: str) -> list[str]:
+    words = ["jobs/filter_laion.py", "--urls", str(listed), "--out", str(out), "--metrics", ",".join(METRICS)]
+    words += [f"--threshold={name}={bound}" for name, bound in weights.bounds.items()]
+    words += ["--weights", str(weights.folder)] if weights.folder else []
+    # one host has all pictures here, which no real list has: it may be asked as often at once as by the plain script
+    return [*words, "--allow-private-hosts", "--per-host", str(THREADS), *more]
+
+
+def against(name: str, base: tuple[Run, Patches], other_name: str, other: tuple[Run, Patches], pictures: int) -> str:
+    """The table of two contenders, with the ratio of the second to the first."""
+
+    def figures(run: Run, made: Patches) -> dict[str, float]:
+        return {
+            "pictures/s": pictures / run.seconds,
+            "seconds": run.seconds,
+            "CPU seconds": run.peaks.cpu_seconds,
+            "peak memory, MB": run.peaks.tree / 1e6,
+            "pictures with patches": made.pictures,
+            "patches": made.patches,
+            "patches, MB": made.bytes / 1e6,
+            "KB a patch": made.bytes / 1e3 / max(1, made.patches),
+        }
+
+    left, right = figures(*base), figures(*other)
+    rows = [(key, shown(left[key]), shown(right[key]), ratio(right[key], left[key])) for key in left]
+    return terminal.table(("", name, other_name, "ratio"), rows)
+
+
+def tars(folder: Path) -> Patches:
+    """Counts the patches (all that is no JSON) in the tars of `folder`, and the pictures they are from."""
+    pictures, count, size = set(), 0, 0
+    for path in folder.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if not member.name.endswith(".json"):
+                    pictures.add(member.name.partition("_")[0])
+                    count, size = count + 1, size + member.size
+    return Patches(pictures=len(pictures), patches=count, bytes=size)
+
+
+# ---------------------------------------------------------------- memory as the list grows
+
+
+def _memory(flags: argparse.Namespace, scratch: Path) -> str:
+    weights = _weights(flags.weights, [texture(seed, 768, 960) for seed in range(1, 7)], scratch)
+    loose = Weights(files=weights.files, bounds=dict.fromkeys(METRICS, 1e6), folder=weights.folder)
+    small = ("--min-res", str(LARGE), "--chunk-size", str(CHUNK), "--no-shards")
+    runs = []
+    for rows in flags.rows:
+        with PictureServer(tiny) as server:
+            listed = _write_list(server, rows, scratch)
+            runs.append(_run(_job_command(listed, scratch / f"store-{rows}", loose, *small), scratch))
+    head = f"one row in {SCORED_EVERY} is a picture of {LARGE} px that is scored and kept, the others have {SMALL} px "
+    return (
+        head
+        + f"and are\nrefused as too small once decoded; {CHUNK} rows a chunk; memory in MB\n"
+        + grown(flags.rows, runs)
+    )
+
+
+def grown(rows: Sequence[int], runs: Sequence[Run]) -> str:
+    """The table of one run per list length, with the ratio of the last to the first."""
+    figures: dict[str, Callable[[Run], float]] = {
+        "seconds": lambda run: run.seconds,
+        "driver, peak": lambda run: run.peaks.role["driver"] / 1e6,
+        "driver, heap at the end": lambda run: run.peaks.driver_heap / 1e6,
+        "largest worker, peak": lambda run: run.peaks.role.get("worker", 0) / 1e6,
+        "object store, peak": lambda run: run.peaks.object_store / 1e6,
+        "whole tree, peak": lambda run: run.peaks.tree / 1e6,
+    }
+    table = [(name, *(of(run) for run in runs)) for name, of in figures.items()]
+    table.insert(1, ("rows/s", *(count / run.seconds for count, run in zip(rows, runs, strict=True))))
+    shown_rows = [(name, *map(shown, values), ratio(values[-1], values[0])) for name, *values in table]
+    return terminal.table(("", *(f"{count} rows" for count in rows), "ratio"), shown_rows)
+
+
+# ---------------------------------------------------------------- downloads alone
+
+
+def _fetch(flags: argparse.Namespace, scratch: Path) -> str:
+    files, _ = _pictures(flags.photos, flags.limit, scratch)
+    photos = [file.read_bytes() for file in files]
+    sets: dict[str, Callable[[int], bytes]] = {
+        f"of {sum(map(len, photos)) / len(photos) / 1e3:.0f} KB": lambda number: photos[number % len(photos)],
+        f"of {len(tiny(1)) / 1e3:.1f} KB": lambda number: tiny(1),
+    }
+    rows = []
+    for name, body in sets.items():
+        stock = _downloads(body, flags.rows, scratch, ["-m", "pipelines.baseline", "--download-only"])
+        ours = _downloads(body, flags.rows, scratch, ["jobs/bench.py", "download"])
+        rows.append((f"{flags.rows} {name}", shown(stock), shown(ours), ratio(ours, stock)))
+    head = f"pictures/s from the first request to the last answer, {THREADS} threads, written to files\n"
+    return head + terminal.table(("pictures", "img2dataset", "curation.fetch", "ratio"), rows)
+
+
+def _downloads(body: Callable[[int], bytes], rows: int, scratch: Path, command: Sequence[str]) -> float:
+    """Pictures per second, start-up not counted."""
+    with PictureServer(body) as server, tempfile.TemporaryDirectory(dir=scratch) as out:
+        _run([*command, "--urls", str(_write_list(server, rows, scratch)), "--out", out], scratch)
+        if server.answers != rows:
+            raise RuntimeError(f"{command} asked for {server.answers} of {rows} pictures: this is a defect")
+        return rows / server.seconds
+
+
+def _download(listed: Path, out: Path) -> None:
+    """Our side of `fetch`, in a process of its own."""
+    links = list(urls.read_links([listed], "bench"))
+    for one in fetch(links, FetchSettings(threads=THREADS, per_host=THREADS, allow_private_hosts=True)):
+        if one.body is None:
+            raise RuntimeError(f"{one.refusal}: nothing here should be refused")
+        (out / one.key).write_bytes(one.body)
+
+
+# ---------------------------------------------------------------- what all share
+
+
+def machine() -> str:
+    """Hardware, date and versions, in three lines."""
+    model = next((x.partition(":")[2] for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "")
+    memory = psutil.virtual_memory().total / 1e9
+    busy = os.getloadavg()[0]
+    return "\n".join(
+        (
+            f"{model.strip() or platform.machine()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GB",
+            f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC, load before the start {busy:.1f}",
+            f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        )
+    )
+
+
+def _run(words: Sequence[str], scratch: Path) -> Run:
+    """Runs Python with `words` in a process of its own. Raises RuntimeError with its last words where it fails."""
+    log = scratch / "log.txt"
+    quiet = {"NO_ALBUMENTATIONS_UPDATE": "1", "RAY_ADDRESS": "local"}  # a Ray of its own, whatever runs here
+    started = time.monotonic()
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [sys.executable, *words], cwd=ROOT, env=os.environ | quiet, stdout=sink, stderr=subprocess.STDOUT
+        )
+        with Watcher(process.pid) as peaks:
+            status = process.wait()
+    seconds = time.monotonic() - started
+    if status:
+        raise RuntimeError(f"{' '.join(words[:2])} ended with {status}:\n{log.read_text(errors='replace')[-3000:]}")
+    return Run(seconds=seconds, peaks=peaks)
+
+
+def _pictures(photos: Path | None, limit: int | None, scratch: Path) -> tuple[list[Path], list[Path]]:
+    """The pictures to serve, spread evenly over all there are, and some that models can be fitted to."""
+    if photos is None:
+        print("drawing pictures, since no --photos DIR was given", flush=True)
+        drawn = make_pictures(scratch / "pictures")
+        files = [scratch / "pictures" / one.name for one in drawn]
+        pristine = [file for file, one in zip(files, drawn, strict=True) if one.kind == "good"]
+    else:
+        files = pristine = sorted(path for path in photos.rglob("*") if path.suffix.lower() in PICTURES)
+    if not files:
+        raise ValueError(f"{photos} holds no pictures: give a folder of JPEG, PNG, WebP or AVIF files")
+    count = min(limit or len(files), len(files))
+    return [files[number * len(files) // count] for number in range(count)], pristine[:12]
+
+
+def _weights(given: Path | None, pristine: Sequence[Path | np.ndarray], scratch: Path) -> Weights:
+    """The official weights, or else models fitted here; the latter is said."""
+    official = {one.metric: one.bound for one in recipes.laion_hr().thresholds.metrics if one.metric in METRICS}
+    try:
+        return Weights(files=resolve(METRICS, given), bounds=official, folder=given)
+    except WeightMissing:
+        if given is not None:
+            raise
+    folder = scratch / "weights"
+    fit(pristine, folder)
+    print(f"official weights could not be had: both sides score with models fitted to {len(pristine)} pictures here")
+    fitted = {one.metric: one.bound for one in recipes.demo().thresholds.metrics}
+    return Weights(files=resolve(METRICS, folder), bounds=fitted, folder=folder)
+
+
+def _write_list(server: PictureServer, rows: int, scratch: Path) -> Path:
+    path = scratch / "list.parquet"
+    pq.write_table(pa.table({"URL": [server.url(number) for number in range(rows)]}), path)
+    return path
+
+
+def shown(value: float) -> str:
+    """Three digits at least, none behind the point that say nothing."""
+    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def ratio(value: float, base: float) -> str:
+    """`value` as a multiple of `base`."""
+    return f"{value / base:.2f}" if base else "-"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{filter,memory,fetch}")
+    one = commands.add_parser("filter", help="throughput and peak memory next to a plain script")
+    two = commands.add_parser("memory", help="peak memory as the list grows")
+    three = commands.add_parser("fetch", help="downloads next to img2dataset's")
+    for command in (one, three):
+        command.add_argument("--photos", type=Path, help="folder of pictures (default: drawn ones)")
+        command.add_argument("--limit", type=int, help="pictures at most, spread over the folder (default: all)")
+    for command in (one, two):
+        command.add_argument("--weights", type=Path, help="folder with the metrics' weights (else pyiqa's cache)")
+    two.add_argument("--rows", type=int, nargs="+", default=[1000, 20000], help="list lengths, ascending")
+    three.add_argument("--rows", type=int, default=500, help="downloads (default 500)")
+    alone = commands.add_parser("download")  # what `fetch` starts; no help text: not listed
+    for flag in ("--urls", "--out"):
+        alone.add_argument(flag, type=Path, required=True)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

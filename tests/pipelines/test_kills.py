@@ -1,0 +1,247 @@
+"""The real command, killed again and again: what it leaves in the end is what an undisturbed run leaves.
+
+SIGKILL falls on the driver once in each phase (and its Ray must go with it) and on workers in the midst of their
+tasks (and Ray must start those again). Which moment of a phase it is, and which worker, is drawn with a fixed seed.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image, ImageFilter
+
+from curation import ledger
+from curation.records import Reason, Row
+from shards.store import LocalStore
+from tests.http_server import HttpServer
+from tests.pipelines.conftest import SIDE, World, encoded, rows_of, texture
+
+pytestmark = pytest.mark.slow
+
+CHUNK = 4  # URLs
+AT_LEAST = 20  # kills
+PER_RUN = 3  # workers
+PATIENCE = 400.0  # seconds for one run, on a machine that is busy with something else
+TASKS = ("ray::run_unit", "ray::score_batch", "ray::cut_unit", "ray::write_shard")  # their processes' titles
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # Ray's own, without a part in the work
+
+
+def blurred(seed: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(texture(seed)).filter(ImageFilter.GaussianBlur(3)))
+
+
+def fill(server: HttpServer) -> list[str]:
+    """A list of 28 URLs, of which every chunk has some that don't pass; duplicates lie in other chunks."""
+    pictures = {f"{n:02d}.jpg": encoded(texture(n, SIDE + 8 * (n % 3), SIDE + 90 * (n % 2))) for n in range(14)}
+    pictures |= {f"{n:02d}.png": encoded(texture(n), "PNG") for n in (14, 15)}
+    pictures |= {"blurred.jpg": encoded(blurred(16)), "broken.jpg": encoded(texture(17))[:9000]}
+    pictures |= {"small.jpg": encoded(texture(18, 300, 600)), "flat.png": encoded(np.full((600, 600, 3), 200, "u1"))}
+    pictures |= {"exact-1.jpg": pictures["01.jpg"], "exact-9.jpg": pictures["09.jpg"]}
+    pictures |= {"near-2.jpg": encoded(texture(2, SIDE + 16, SIDE), quality=60)}
+    urls = [server.add(f"/{name}", body, "image/jpeg") for name, body in pictures.items()]
+    urls += [server.url(path) for path in ("/404/a", "/403/a", "/html/a.jpg")] + ["ftp://a.example/x.jpg", urls[0]]
+    random.Random(0).shuffle(urls)
+    return urls
+
+
+ENDINGS = {
+    Reason.KEPT: 16,
+    Reason.LOW_QUALITY: 1,
+    Reason.TRUNCATED: 1,
+    Reason.TOO_SMALL: 1,
+    Reason.FLAT: 1,
+    Reason.DUPLICATE_EXACT: 2,
+    Reason.DUPLICATE_NEAR: 1,
+    Reason.HTTP_NOT_FOUND: 1,
+    Reason.HTTP_FORBIDDEN: 1,
+    Reason.NOT_AN_IMAGE: 1,
+    Reason.URL_NOT_HTTP: 1,
+    Reason.URL_REPEATED: 1,
+}
+CHUNKS = sum(ENDINGS.values()) // CHUNK
+
+
+@dataclass
+class Events:
+    """What a run wrote so far, by looking at its store's folder again and again."""
+
+    folder: Path
+    names: list[str] = field(default_factory=list)  # in the order seen, one rewritten as often as it was
+    settling: int = 0  # ledger parts rewritten once all were there
+
+    def __post_init__(self) -> None:
+        self._seen = self._look()
+
+    def look(self) -> None:
+        now = self._look()
+        fresh = sorted(name for name, stamp in now.items() if self._seen.get(name) != stamp)
+        parts = [name for name in self._seen if name.startswith("ledger/") and ".tmp-" not in name]
+        if len(parts) == CHUNKS:
+            self.settling += sum(name in parts for name in fresh)
+        self.names += fresh
+        self._seen = now
+
+    def under(self, prefix: str) -> int:
+        return len({name for name in self.names if name.startswith(prefix) and ".tmp-" not in name})
+
+    def _look(self) -> dict[str, tuple[int, int]]:
+        return dict(self._stamps(self.folder))
+
+    def _stamps(self, folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+        try:
+            for entry in os.scandir(folder):
+                if entry.is_dir():
+                    yield from self._stamps(Path(entry.path))
+                else:
+                    state = entry.stat()
+                    yield Path(entry.path).relative_to(self.folder).as_posix(), (state.st_mtime_ns, state.st_ino)
+        except FileNotFoundError:  # not there yet, or renamed this moment
+            return
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A driver is killed up to `within` seconds after `has_come`. Each lets its run get further than the one before."""
+
+    name: str
+    has_come: Callable[[Events], bool]
+    within: float
+
+
+MOMENTS = (
+    Moment("claimed", lambda seen: seen.under("recipe.json") > 0, 0.02),
+    Moment("planning", lambda seen: seen.under("links/") >= 3, 0.02),
+    Moment("planned", lambda seen: seen.under("links/plan.json") > 0, 8.0),  # Ray is starting, or at work
+    Moment("first originals", lambda seen: seen.under("images/") >= 1, 0.05),
+    Moment("first commits", lambda seen: seen.under("ledger/") >= 2, 0.5),
+    Moment("more commits", lambda seen: seen.under("ledger/") >= 1, 2.0),
+    Moment("settling", lambda seen: seen.settling > 0, 0.01),
+    Moment("cutting", lambda seen: seen.under("patches/") >= 2, 0.1),
+    Moment("more cutting", lambda seen: seen.under("patches/") >= 3, 0.3),
+    Moment("sharding", lambda seen: seen.under("shards/") >= 1, 0.1),
+    Moment("index", lambda seen: seen.under("shards/index") > 0, 0.01),
+    Moment("manifest", lambda seen: seen.under("shards/manifest") > 0, 0.01),
+)
+
+
+@dataclass
+class Killer:
+    """Runs a command and kills it, or its workers."""
+
+    command: list[str]
+    store: Path
+    log: Path
+    chance: random.Random = field(default_factory=lambda: random.Random(2))
+    drivers: list[str] = field(default_factory=list)  # the moments
+    workers: list[str] = field(default_factory=list)  # their tasks
+    outlived: set[str] = field(default_factory=set)  # titles of processes that a killed driver left
+
+    def start(self) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "RAY_ADDRESS": "local", "OMP_NUM_THREADS": "1"}
+        with self.log.open("wb") as log:
+            return subprocess.Popen(self.command, env=environment, stdout=log, stderr=log)
+
+    def until(self, moment: Moment) -> None:
+        """One run, killed in its `moment`."""
+        driver = self.start()
+        events = Events(self.store)
+        assert self._watched(driver, lambda: moment.has_come(events), events.look), f"ended before '{moment.name}'"
+        self._go_on(driver, self.chance.uniform(0, moment.within))
+        self._kill(driver)
+        self.drivers.append(moment.name)
+
+    def to_the_end(self) -> None:
+        """One run whose workers alone are killed; it must end well."""
+        driver = self.start()
+        assert not self._watched(driver, lambda: False, lambda: None)
+        assert driver.returncode == 0, self.log.read_text()
+
+    def _go_on(self, driver: subprocess.Popen[bytes], seconds: float) -> None:
+        until = time.monotonic() + seconds
+        self._watched(driver, lambda: time.monotonic() >= until, lambda: None)
+
+    def _watched(self, driver: subprocess.Popen[bytes], is_due: Callable[[], bool], look: Callable[[], None]) -> bool:
+        """Kills a worker now and then until `is_due` (True) or the driver has ended by itself (False)."""
+        gives_up = time.monotonic() + PATIENCE
+        next_worker, killed = time.monotonic() + self.chance.uniform(0, 4), 0
+        while driver.poll() is None:
+            assert time.monotonic() < gives_up, f"no end in sight: {self.log.read_text()}"
+            look()
+            if is_due():
+                return True
+            if killed < PER_RUN and time.monotonic() >= next_worker:
+                killed += self._kill_a_worker(driver)
+                next_worker = time.monotonic() + self.chance.uniform(0.5, 4)
+            time.sleep(0.002)
+        look()
+        assert driver.returncode == 0, self.log.read_text()
+        return is_due()
+
+    def _kill_a_worker(self, driver: subprocess.Popen[bytes]) -> bool:
+        busy = [(one, name) for one, name in _titles(driver.pid) if name.startswith(TASKS)]
+        if not busy:
+            return False
+        process, name = self.chance.choice(busy)
+        process.kill()
+        self.workers.append(name)
+        return True
+
+    def _kill(self, driver: subprocess.Popen[bytes]) -> None:
+        """SIGKILL to the driver alone. Its Ray has to follow by itself; Ray's agents take a minute longer."""
+        family = _titles(driver.pid)
+        driver.kill()
+        driver.wait()
+        _, left = psutil.wait_procs([process for process, _ in family], timeout=30)
+        self.outlived |= {name for process, name in family if process in left}
+        for process in left:
+            process.kill()
+
+
+def _titles(driver: int) -> list[tuple[psutil.Process, str]]:
+    found = []
+    try:
+        for process in psutil.Process(driver).children(recursive=True):
+            found += [(process, line[0]) for line in [process.cmdline()] if line]
+    except psutil.NoSuchProcess:  # one that ends while it is looked at: without it, then
+        pass
+    return found
+
+
+def command(world: World, store: Path) -> list[str]:
+    flags = {"--out": store, "--weights": world.prior, "--metrics": "niqe,brisque", "--min-res": SIDE}
+    flags |= {"--chunk-size": CHUNK, "--source": "test", "--max-shard-mb": 1, "--read-timeout": 20}
+    words = [str(word) for pair in flags.items() for word in pair]
+    bounds = ["--threshold", "niqe=30", "--threshold", "brisque=200"]
+    lists = ["--urls", *map(str, world.lists())]
+    return [sys.executable, "-m", "jobs.filter_laion", *lists, *words, *bounds, "--allow-private-hosts"]
+
+
+def undated(rows: list[Row]) -> list[Row]:
+    """What the contract promises of a ledger: all but how long it took and how often it was tried."""
+    return [replace(row, seconds=0.0, attempts=0) for row in rows]
+
+
+def test_killed_at_twenty_moments_the_end_is_that_of_an_undisturbed_run(world: World) -> None:
+    world.urls += fill(world.server)
+    calm, killed = world.folder / "calm", world.folder / "killed"
+    Killer(command(world, calm), calm, world.folder / "calm.log", PER_RUN_NONE).to_the_end()
+    killer = Killer(command(world, killed), killed, world.folder / "killed.log")
+    for moment in MOMENTS:
+        killer.until(moment)
+    killer.to_the_end()
+    print(f"killed {len(killer.drivers)} drivers and {len(killer.workers)} workers: {killer.workers}")
+    assert len(killer.drivers) + len(killer.workers) >= AT_LEAST
+    assert set(killer.workers) >= {"ray::run_unit", "ray::score_batch"}
+    assert killer.outlived <= set(AGENTS)
+    assert_equal(LocalStore(calm), LocalStore(killed))
