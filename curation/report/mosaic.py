@@ -71,7 +71,7 @@ def _font() -> _Font:
 
 def _fitted(text: str, font: _Font) -> str:
     """`text` cut to a tile's width, in the characters that the font has."""
-    plain = text.encode("latin-1", "replace").decode("latin-1")
+    plain = text[:200].encode("latin-1", "replace").decode("latin-1")
     while plain and font.getbbox(plain)[2] > TILE:
         plain = plain[:-1]
     return plain

@@ -1,0 +1,86 @@
+"""What sections are built from: tables, bars, and numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from curation.judge import MetricThreshold
+from curation.records import Row
+from curation.report.markup import Html, element, joined
+
+
+def section(name: str, title: str, explained: str, *content: str) -> Html:
+    return element("section", element("h2", title), element("p", explained, class_="note"), *content, id=name)
+
+
+def header_row(*cells: str | tuple[str, str]) -> Html:
+    named = [(cell, "") if isinstance(cell, str) else cell for cell in cells]
+    return element("tr", *(element("th", t, scope="col", **({"class_": c} if c else {})) for t, c in named))
+
+
+def rows_table(head: Html, lines: Sequence[Html]) -> Html:
+    return element("table", element("thead", head), element("tbody", *lines), class_="rows")
+
+
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], class_: str, *, numbers: bool = True, wide: Sequence[int] = ()
+) -> Html:
+    """`wide`: columns that a narrow screen goes without."""
+    classes = [("n" if numbers and at else "") + (" wide" if at in wide else "") for at in range(len(head))]
+    lines = [element("tr", *(element("td", c, class_=k) for c, k in zip(row, classes, strict=True))) for row in rows]
+    top = header_row(*zip(head, classes, strict=True))
+    return element("table", element("thead", top), element("tbody", *lines), class_=class_)
+
+
+def scored(row: Row, thresholds: Thresholds) -> Html:
+    """The scores in the order of the thresholds."""
+    parts = [
+        joined(f"{one.metric} ", element("b", number(row.scores[one.metric])))
+        for one in thresholds.metrics
+        if one.metric in row.scores
+    ]
+    return joined(*(joined(" · ", part) if at else part for at, part in enumerate(parts)))
+
+
+def links(count: int) -> str:
+    return f"{count:,} link{'' if count == 1 else 's'}"
+
+
+def share(part: int, whole: int) -> str:
+    """A percentage; `0.0 %` is only said of nothing."""
+    if not part or not whole:
+        return "0 %"
+    percent = 100 * part / whole
+    return f"{percent:.1f} %" if percent >= 0.05 else "under 0.1 %"
+
+
+def size(count: int) -> str:
+    """Bytes, decimal."""
+    for unit, worth in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= worth:
+            return f"{count / worth:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def duration(seconds: float) -> str:
+    """Days, hours, minutes or seconds, whichever reads well."""
+    for unit, worth in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * worth:
+            return f"{seconds / worth:.1f} {unit}"
+    return f"{seconds:.1f} s" if seconds >= 1 or not seconds else f"{1000 * seconds:.0f} ms"
+
+
+def per_row(tally: Tally) -> str:
+    """Time per link on average."""
+    return duration(tally.seconds / max(1, tally.total))
+
+
+def number(score: float) -> str:
+    """A score in three digits."""
+    return f"{score:.3g}" if math.isfinite(score) else "none"
+
+
+def tries(attempts: int) -> str:
+    """How often it was asked for."""
+    return f"{attempts} tr{'y' if attempts == 1 else 'ies'}"
