@@ -128,6 +128,8 @@ class Link:
     declared_width: int | None = None
     declared_height: int | None = None
     similarity: float | None = None
+    hash: int | None = None  # LAION's own, of URL and caption
+    language: str | None = None
     punsafe: float | None = None
     pwatermark: float | None = None
 
@@ -191,6 +193,8 @@ _FIXED_FIELDS: Final = (
     pa.field("declared_width", pa.int32()),
     pa.field("declared_height", pa.int32()),
     pa.field("similarity", pa.float64()),
+    pa.field("hash", pa.int64()),
+    pa.field("language", pa.string()),
     pa.field("punsafe", pa.float32()),
     pa.field("pwatermark", pa.float32()),
     pa.field("width", pa.int32()),

@@ -31,10 +31,13 @@ COLUMNS: Final = {
     "declared_width": "width",
     "declared_height": "height",
     "similarity": "similarity",
+    "hash": "hash",
+    "language": "language",
     "punsafe": "punsafe",
     "pwatermark": "pwatermark",
 }
-_INTEGERS: Final = ("declared_width", "declared_height")
+_TEXTS: Final = ("caption", "language")
+_INTEGERS: Final = {"declared_width": 31, "declared_height": 31, "hash": 63}  # bits without the sign
 _FLOATS: Final = ("similarity", "punsafe", "pwatermark")
 
 
@@ -153,18 +156,11 @@ def _url_keys(paths: Sequence[Path]) -> Iterator[int]:
 
 
 def _link(position: int, source: str, values: dict[str, Any]) -> Link:
-    url = _text(values.pop("url"))
-    caption = values.pop("caption", None)
-    numbers: dict[str, Any] = {name: _integer(values.get(name)) for name in _INTEGERS}
-    numbers |= {name: _number(values.get(name)) for name in _FLOATS}
-    return Link(
-        position=position,
-        key=url_key(url),
-        url=url,
-        source=source,
-        caption=None if caption is None else _text(caption),
-        **numbers,
-    )
+    url = _text(values["url"])
+    said: dict[str, Any] = {name: _text(values[name]) for name in _TEXTS if values.get(name) is not None}
+    said |= {name: _integer(values.get(name), bits) for name, bits in _INTEGERS.items()}
+    said |= {name: _number(values.get(name)) for name in _FLOATS}
+    return Link(position=position, key=url_key(url), url=url, source=source, **said)
 
 
 def _text(value: Any) -> str:
@@ -181,9 +177,10 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _integer(value: Any) -> int | None:
-    number = _number(value)
-    return int(number) if number is not None and abs(number) < 2**31 else None
+def _integer(value: Any, bits: int) -> int | None:
+    """The number, whole and within its column; a list's float (2048.0) counts, nonsense does not."""
+    whole = value if isinstance(value, int) else _number(value)
+    return int(whole) if whole is not None and abs(whole) < 2**bits else None
 
 
 def _shown(url: str) -> str:

@@ -178,17 +178,21 @@ def _memory(flags: argparse.Namespace, scratch: Path) -> str:
 def grown(rows: Sequence[int], runs: Sequence[Run]) -> str:
     """The table of one run per list length, with the ratio of the last to the first."""
     figures: dict[str, Callable[[Run], float]] = {
-        "seconds": lambda run: run.seconds,
+        "CPU seconds": lambda run: run.peaks.cpu_seconds,
+        "workers, most at once": lambda run: run.peaks.workers,
         "driver, peak": lambda run: run.peaks.role["driver"] / 1e6,
         "driver, heap at the end": lambda run: run.peaks.driver_heap / 1e6,
         "largest worker, peak": lambda run: run.peaks.role.get("worker", 0) / 1e6,
         "object store, peak": lambda run: run.peaks.object_store / 1e6,
-        "whole tree, peak": lambda run: run.peaks.tree / 1e6,
+        "all processes, peak": lambda run: run.peaks.tree / 1e6,
     }
-    table = [(name, *(of(run) for run in runs)) for name, of in figures.items()]
-    table.insert(1, ("rows/s", *(count / run.seconds for count, run in zip(rows, runs, strict=True))))
-    shown_rows = [(name, *map(shown, values), ratio(values[-1], values[0])) for name, *values in table]
-    return terminal.table(("", *(f"{count} rows" for count in rows), "ratio"), shown_rows)
+    table = {
+        "seconds": [run.seconds for run in runs],
+        "rows/s": [count / run.seconds for count, run in zip(rows, runs, strict=True)],
+        **{name: [of(run) for run in runs] for name, of in figures.items()},
+    }
+    lines = [(name, *map(shown, values), ratio(values[-1], values[0])) for name, values in table.items()]
+    return terminal.table(("", *(f"{count} rows" for count in rows), "ratio"), lines)
 
 
 # ---------------------------------------------------------------- downloads alone

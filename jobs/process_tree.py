@@ -44,12 +44,14 @@ class Peaks:
     tree: int = 0
     role: dict[str, int] = field(default_factory=dict)  # the largest single process of each role
     object_store: int = 0
+    workers: int = 0  # most at once
     driver_heap: int = 0  # when last seen: where it grows with the input, this shows
     cpu: dict[int, float] = field(default_factory=dict)  # seconds per process
 
     def add(self, seen: list[Seen]) -> None:
         """Takes one look at the whole tree into account."""
         self.tree = max(self.tree, sum(one.pss for one in seen))
+        self.workers = max(self.workers, sum(one.role == "worker" for one in seen))
         for one in seen:
             self.role[one.role] = max(self.role.get(one.role, 0), one.pss)
             self.object_store = max(self.object_store, one.object_store)

@@ -54,9 +54,7 @@ def _read(store: Store) -> dict[str, Any]:
     try:
         return dict(json.loads(store.read(CLAIM)))
     except (ValueError, KeyError) as error:
-        raise ValueError(
-            f"{store.root}/{CLAIM} can't be read ({error}): it is no store of this program"
-        ) from error
+        raise ValueError(f"{store.root}/{CLAIM} can't be read ({error}): it is no store of this program") from error
 
 
 def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any], path: str = "") -> list[str]:

@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from curation.duplicates import DEFAULT_MAX_DISTANCE
-
 from curation.chunks import DEFAULT_SIZE
 from curation.decode import DEFAULT_MAX_PIXELS
+from curation.duplicates import DEFAULT_MAX_DISTANCE
 from curation.judge import MetricThreshold, Thresholds
 from curation.scorers import lower_better
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from shards.store import Store
 
 BATCH_PICTURES: Final = 4
 IN_FLIGHT: Final = 8  # batches of a unit being scored or waiting for it: bounds the object store
+TELL_SECONDS: Final = 0.5  # between two reports of a unit's progress
 DOWNLOAD_CORES: Final = 0.1  # a download waits; its threads need little of a core
 
 
@@ -68,6 +70,7 @@ def run_unit(unit: str, setting: Setting, progress: Any) -> Counter[str]:
     rows = _known_rows(store, unit)
     todo = [row for row in rows if _is_open(row, setting.retry_failed)]
     done = Counter(row.reason.value for row in rows) - Counter(row.reason.value for row in todo)
+    told = 0.0
     with tempfile.TemporaryDirectory(prefix="million-ird-") as scratch:
         ended: dict[int, Row] = {}
         bodies: dict[str, Path] = {}
@@ -76,10 +79,13 @@ def run_unit(unit: str, setting: Setting, progress: Any) -> Counter[str]:
             if body is not None:
                 bodies[row.link.key] = body
             done[ended[row.link.position].reason.value] += 1
-            progress.tell.remote(unit, done)
+            if time.monotonic() - told > TELL_SECONDS:
+                told = time.monotonic()
+                progress.tell.remote(unit, done)
         final = [ended.get(row.link.position, row) for row in rows]
         _keep(store, unit, final, bodies, Path(scratch))
         ledger.write(store, unit, final, recipe.metrics, setting.about)
+    progress.tell.remote(unit, Counter(row.reason.value for row in final))
     return Counter(row.reason.value for row in final)
 
 

@@ -91,13 +91,15 @@ def checked(name: str) -> str:
 def open_store(root: str, endpoint_url: str | None = None) -> Store:
     """The store at `root`: `s3://bucket/prefix`, or else a local folder (made at the first write).
 
+    A relative folder is taken from here, once: workers run in folders of their own.
+
     Raises StoreError for another scheme.
     """
     if root.startswith("s3://"):
         return S3Store(root, endpoint_url=endpoint_url)
     if "://" in root:
         raise StoreError(f"'{root}': a store is a local folder or s3://bucket/prefix")
-    return LocalStore(Path(root))
+    return LocalStore(Path(root).absolute())
 
 
 @dataclass(frozen=True, slots=True)

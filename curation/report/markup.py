@@ -21,7 +21,7 @@ class Html(str):
     __slots__ = ()
 
 
-def element(name: str, *children: str, **attributes: str | float) -> Html:
+def element(name: str, /, *children: str, **attributes: str | float) -> Html:
     """`<name attributes>children</name>`. An attribute `class_` is written `class`, `aria_label` as `aria-label`."""
     said = "".join(f' {_attribute(key)}="{escaped(_number(value))}"' for key, value in attributes.items())
     if name in _VOID:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from curation.judge import Thresholds
-from curation.records import Reason, Row, Stage
+from curation.records import Reason, Stage
 from curation.report import charts
-from curation.report.markup import Html, element, joined, strangers
+from curation.report.markup import Html, element, joined
 from curation.report.mosaic import THUMBNAIL, jpeg
 from curation.report.reasons import REASONS, STAGES
 from curation.report.style import CSS, POLICY
 from curation.report.survey import KeptPicture, Shards, Survey
-from curation.report.tally import SIDES, Histogram, Smallest, Tally, Volume, overshoot
+from curation.report.tally import SIDES, Histogram, Tally, Volume
 
 _NONE: Final = Html("")
 

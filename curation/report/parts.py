@@ -5,45 +5,44 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from curation.judge import MetricThreshold
 from curation.records import Row
 from curation.report.markup import Html, element, joined
 
 
 def section(name: str, title: str, explained: str, *content: str) -> Html:
+    """A part of the page that `#name` leads to."""
     return element("section", element("h2", title), element("p", explained, class_="note"), *content, id=name)
 
 
 def header_row(*cells: str | tuple[str, str]) -> Html:
+    """A table's head; a cell may come with its class."""
     named = [(cell, "") if isinstance(cell, str) else cell for cell in cells]
     return element("tr", *(element("th", t, scope="col", **({"class_": c} if c else {})) for t, c in named))
 
 
 def rows_table(head: Html, lines: Sequence[Html]) -> Html:
+    """A table of single rows, which a narrow screen shows one below the other."""
     return element("table", element("thead", head), element("tbody", *lines), class_="rows")
 
 
 def table(
     head: Sequence[str], rows: Iterable[Sequence[str]], class_: str, *, numbers: bool = True, wide: Sequence[int] = ()
 ) -> Html:
-    """`wide`: columns that a narrow screen goes without."""
+    """A table of plain cells. `numbers`: all but the first column are. `wide`: columns a narrow screen goes without."""
     classes = [("n" if numbers and at else "") + (" wide" if at in wide else "") for at in range(len(head))]
     lines = [element("tr", *(element("td", c, class_=k) for c, k in zip(row, classes, strict=True))) for row in rows]
     top = header_row(*zip(head, classes, strict=True))
     return element("table", element("thead", top), element("tbody", *lines), class_=class_)
 
 
-def scored(row: Row, thresholds: Thresholds) -> Html:
-    """The scores in the order of the thresholds."""
-    parts = [
-        joined(f"{one.metric} ", element("b", number(row.scores[one.metric])))
-        for one in thresholds.metrics
-        if one.metric in row.scores
-    ]
+def scored(row: Row) -> Html:
+    """The row's scores in the order of the ledger's columns."""
+    parts = [joined(f"{metric} ", element("b", number(score))) for metric, score in row.scores.items()]
     return joined(*(joined(" · ", part) if at else part for at, part in enumerate(parts)))
 
 
 def links(count: int) -> str:
+    """`1 link`, `2 links`."""
     return f"{count:,} link{'' if count == 1 else 's'}"
 
 
@@ -69,11 +68,6 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * worth:
             return f"{seconds / worth:.1f} {unit}"
     return f"{seconds:.1f} s" if seconds >= 1 or not seconds else f"{1000 * seconds:.0f} ms"
-
-
-def per_row(tally: Tally) -> str:
-    """Time per link on average."""
-    return duration(tally.seconds / max(1, tally.total))
 
 
 def number(score: float) -> str:

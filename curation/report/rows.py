@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from curation.records import Reason, Row, Stage
 from curation.report.markup import Html, element, joined, strangers
-from curation.report.parts import duration, header_row, rows_table, scored, section, size, tries
+from curation.report.parts import duration, header_row, scored, section, size, tries
 from curation.report.reasons import REASONS
 from curation.report.survey import Survey
 from curation.report.tally import Smallest, Tally, overshoot

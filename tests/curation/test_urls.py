@@ -22,10 +22,13 @@ def _parquet(path: Path, **columns: list) -> Path:
 
 
 def test_columns_are_found_in_any_case_and_the_rest_may_be_missing(tmp_path: Path) -> None:
-    upper = _parquet(tmp_path / "a.parquet", URL=["http://a/1"], WIDTH=[2048], HEIGHT=[1024], TEXT=["a cat"])
+    upper = _parquet(
+        tmp_path / "a.parquet", URL=["http://a/1"], WIDTH=[2048], HEIGHT=[1024.0], TEXT=["a cat"], hash=[-(2**62) - 1]
+    )
     lower = _parquet(tmp_path / "b.parquet", url=["http://b/1"], pwatermark=[0.25])
     one, two = urls.read_links([upper, lower], "test")
     assert (one.url, one.declared_width, one.declared_height, one.caption) == ("http://a/1", 2048, 1024, "a cat")
+    assert (one.hash, one.language) == (-(2**62) - 1, None)
     assert (two.position, two.url, two.pwatermark, two.declared_width) == (1, "http://b/1", 0.25, None)
 
 
