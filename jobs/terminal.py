@@ -12,6 +12,8 @@ from typing import Final
 from ray.exceptions import RayTaskError
 from tqdm import tqdm
 
+from curation.fetch import ResolverDown
+
 PLAIN_SECONDS: Final = 10.0
 STOPPED: Final = 130  # the shell's exit status for Ctrl-C
 CANNOT: Final = 2
@@ -89,12 +91,20 @@ def guarded(program: str, work: Callable[[], None]) -> int:
         return STOPPED
     except (ValueError, RuntimeError, OSError) as error:
         cause = error.cause if isinstance(error, RayTaskError) else error
-        if not isinstance(cause, _SAID):
+        sentence = _sentence(cause)
+        if not sentence:
             raise
-        print(f"{program}: {cause}", file=sys.stderr)
+        print(f"{program}: {sentence}", file=sys.stderr)
         return CANNOT
     return 0
 
 
+def _sentence(error: BaseException) -> str:
+    """What a user can do something about, in one line; empty for what is a fault of the program."""
+    if isinstance(error, OSError) and error.strerror:  # the system's word: a full /tmp, a broken disk
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return " ".join(str(error).split()) if isinstance(error, _SAID) else ""
+
+
 #: What carries its own remedy: a user's mistake, or an outside world that can't be worked with.
-_SAID: tuple[type[BaseException], ...] = (ValueError,)
+_SAID: tuple[type[BaseException], ...] = (ValueError, ResolverDown)

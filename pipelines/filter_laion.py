@@ -59,14 +59,14 @@ def prepare(job: FilterJob) -> chunks.Plan:
     """
     for path in job.lists:
         urls.check_list(path)
+    known = chunks.read_plan(job.store)
+    if known is None and not job.lists:
+        raise ValueError(f"{job.store.root} has no URL list yet: give --urls")
     claims.claim(job.store, job.recipe, job.scoring.digests)
     publish(job.store, job.scoring)
-    known = chunks.read_plan(job.store)
     if known is not None:
         _check_lists(job, known)
         return known
-    if not job.lists:
-        raise ValueError(f"{job.store.root} has no URL list yet: give --urls")
     return chunks.plan(
         job.store,
         job.lists,

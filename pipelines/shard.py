@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,6 +59,10 @@ class ShardJob:
     recipe: ShardRecipe
     max_pixels: int
 
+    def __post_init__(self) -> None:
+        if self.max_pixels < 1:
+            raise ValueError(f"max_pixels is {self.max_pixels}: give at least 1 pixel")
+
 
 def shard(job: ShardJob, watch: Watch) -> Manifest:
     """The whole flow; nothing is written where the store's manifest was made of the same pictures in the same way.
@@ -65,13 +70,15 @@ def shard(job: ShardJob, watch: Watch) -> Manifest:
     `watch(units in all, units done)` follows the cutting, which is what takes time. Raises ValueError for sources
     without a picture, StoreError where the store can't be used.
     """
+    files = _listed(job)
     job.store.sweep()
     with connected():
-        sources = _sources(job)
+        sources = _sources(job, files)
         units = _cut_units(sources, _skipped(job, sources))
         recipe = {**asdict(job.recipe), "inputs": _inputs(units, job)}
         known = _known(job.store)
         if known is not None and known.recipe == recipe and _is_whole(job.store, known):
+            cutting.clear(job.store)  # of a run that was killed between its manifest and this
             return known
         calls = [(unit, job.store, job.recipe, job.max_pixels) for unit in units]
         cuttings: list[Cuttings] = list(each(cut_unit, calls, watch))
@@ -82,19 +89,26 @@ def shard(job: ShardJob, watch: Watch) -> Manifest:
     return made
 
 
-def _sources(job: ShardJob) -> list[Source]:
-    """Raises ValueError where there is nothing to cut. Surveys folders on the way, once each."""
-    found: list[Source] = [FilteredStore(store=store) for store in job.stores]
-    for source in found:
-        if not source.units():
-            raise ValueError(f"{source.name} has no ledger: run dynet-filter first, or name a folder with --source")
-    listed = [(folder, folder.files()) for folder in job.folders]
-    for folder, files in listed:
-        units = PictureFolder(folder=folder, store=job.store, files=len(files))
-        _survey(job, units, folders.links(folder, files))
-        found.append(units)
-    if not found:
+def _listed(job: ShardJob) -> list[list[str]]:
+    """The files of each folder. Raises ValueError where there is nothing to cut: before anything is begun."""
+    if not job.stores and not job.folders:
         raise ValueError("no source: name a store or a folder")
+    for store in job.stores:
+        if next(ledger.units(store), None) is None:
+            raise ValueError(f"{store.root} has no ledger: run dynet-filter first, or name a folder with --source")
+    names = Counter(folder.name for folder in job.folders)
+    if shared := [name for name, count in names.items() if count > 1]:
+        raise ValueError(f"more than one folder is called {shared[0]}: give each a name, --source NAME=FOLDER")
+    return [folder.files() for folder in job.folders]
+
+
+def _sources(job: ShardJob, files: Sequence[Sequence[str]]) -> list[Source]:
+    """In the order given. Surveys folders on the way, once each."""
+    found: list[Source] = [FilteredStore(store=store) for store in job.stores]
+    for folder, names in zip(job.folders, files, strict=True):
+        units = PictureFolder(folder=folder, store=job.store, files=len(names))
+        _survey(job, units, folders.links(folder, names))
+        found.append(units)
     return found
 
 
@@ -110,7 +124,8 @@ def _survey(job: ShardJob, source: PictureFolder, links: Sequence[Link]) -> None
 @ray.remote(num_cpus=1, max_retries=20)
 def survey_unit(folder: Folder, unit: str, links: Sequence[Link], job: ShardJob) -> None:
     """Measures a folder's unit and writes its rows; a unit surveyed before with the same files is left as it is."""
-    about = {"files": [_file_state(folder, link.url) for link in links], "min_res": job.recipe.min_res}
+    states = [_file_state(folder, link.url) for link in links]
+    about = {"files": states, "min_res": job.recipe.min_res, "max_pixels": job.max_pixels}
     name = survey_name(unit)
     if job.store.exists(name) and ledger.about_of(job.store.read(name)) == about:
         return
@@ -159,8 +174,8 @@ def _inputs(units: Sequence[CutUnit], job: ShardJob) -> str:
 
 
 def _counts(cuttings: Sequence[Cuttings]) -> dict[str, manifest.Source]:
-    """Source -> what it gave, in the order of the sources."""
-    names = dict.fromkeys(name for one in cuttings for name in one.pictures)
+    """Source -> what it gave, by name: the manifest has them in that order too."""
+    names = sorted({name for one in cuttings for name in one.pictures})
     return {
         name: manifest.Source(
             pictures=sum(one.pictures.get(name, 0) for one in cuttings),

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from curation.report.mosaic import mosaic
-from curation.report.page import number, page
+from curation.report.page import page
+from curation.report.parts import number
 from curation.report.survey import KeptPicture, kept_pictures, shards, survey
 from shards.store import Store
 
@@ -32,11 +33,13 @@ def write_report(store: Store) -> str:
         store.write(SHEET, mosaic([(picture.pixels, _caption(picture)) for picture in pictures]))
     else:
         store.delete(SHEET)
-    store.write(PAGE, page(known, pictures, cut, SHEET.rpartition("/")[2] if pictures else None))
+    store.write(PAGE, page(known, pictures, cut, SHEET.rpartition("/")[2]))
     return f"{store.root}/{PAGE}"
 
 
 def _caption(picture: KeptPicture) -> str:
+    """Two scores a line, then the size."""
     row = picture.row
-    scores = " ".join(f"{metric} {number(score)}" for metric, score in row.scores.items())
-    return f"{scores}\n{row.width} x {row.height} {row.format}"
+    scores = [f"{metric} {number(score)}" for metric, score in row.scores.items()]
+    lines = ["   ".join(scores[at : at + 2]) for at in range(0, len(scores), 2)]
+    return "\n".join([*lines, f"{row.width} x {row.height} {row.format}"])

@@ -1,6 +1,6 @@
 """Charts as inline SVG, without a script: colours come from the page's style sheet, so that they follow its theme.
 
-Drawn 420 wide with letters of 12: on a telephone of 390 pixels they are still 10 high.
+Drawn 360 wide with letters of 12: on a telephone of 390 pixels they are still 11 high.
 """
 
 from __future__ import annotations
@@ -13,22 +13,20 @@ from curation.judge import MetricThreshold
 from curation.report.markup import Html, element, joined
 from curation.report.tally import Bar, Histogram
 
-_WIDTH: Final = 420
-_HEIGHT: Final = 210
-_LEFT: Final = 40
-_RIGHT: Final = 410
-_TOP: Final = 30
-_BASE: Final = 176
+_WIDTH: Final = 360
+_HEIGHT: Final = 190
+_LEFT: Final = 38
+_RIGHT: Final = 354
+_TOP: Final = 28
+_BASE: Final = 166
 
 
 def share_bar(share: float, class_: str = "") -> Html:
     """A bar over `share` (0 to 1) of its place's width; anything above nothing is seen."""
-    width = 100 * min(1.0, share)
-    filled = element("rect", class_=f"fill {class_}".strip(), width=max(width, 0.4) if share else 0, height=8)
+    filled = element("rect", class_=f"fill {class_}".strip(), width=max(100 * share, 0.4) if share else 0, height=8)
     track = element("rect", class_="track", width=100, height=8)
-    return element(
-        "svg", track, filled, class_="bar", viewBox="0 0 100 8", preserveAspectRatio="none", aria_hidden="true"
-    )
+    box = {"viewBox": "0 0 100 8", "preserveAspectRatio": "none", "aria_hidden": "true"}
+    return element("svg", track, filled, class_="bar", **box)
 
 
 def histogram(data: Histogram) -> Html:
@@ -123,5 +121,4 @@ def _scale(low: float, high: float) -> Html:
         for score in ticks(low, high, 5)
     ]
     base = element("line", class_="base", x1=_LEFT, x2=_RIGHT, y1=_BASE, y2=_BASE)
-    title = element("text", "score", class_="tick", x=_RIGHT, y=_HEIGHT - 2, text_anchor="end")
-    return joined(base, *marks, title)
+    return joined(base, *marks)

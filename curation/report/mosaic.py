@@ -17,7 +17,6 @@ THUMBNAIL: Final = 256  # pixels, a side, on the page
 TILE: Final = 192  # pixels, a side, on a sheet
 _GAP: Final = 8
 _LINE: Final = 17
-_LINES: Final = 2  # of caption
 _PAPER: Final = (250, 249, 246)
 _INK: Final = (48, 47, 44)
 
@@ -39,7 +38,7 @@ def jpeg(pixels: np.ndarray) -> bytes:
 
 
 def mosaic(pictures: Sequence[tuple[np.ndarray, str]]) -> bytes:
-    """A PNG contact sheet: each picture, (H, W, 3) uint8, over its caption of at most two lines.
+    """A PNG contact sheet: each picture, (H, W, 3) uint8, over its caption. A caption breaks at `\n` only.
 
     Raises ValueError where there is no picture.
     """
@@ -47,13 +46,14 @@ def mosaic(pictures: Sequence[tuple[np.ndarray, str]]) -> bytes:
         raise ValueError("a contact sheet of no pictures: give at least one")
     columns = min(8, math.ceil(math.sqrt(1.5 * len(pictures))))
     rows = -(-len(pictures) // columns)
-    tall = TILE + _LINES * _LINE + _GAP
+    captions = [caption.split("\n") for _, caption in pictures]
+    tall = TILE + max(map(len, captions)) * _LINE + _GAP
     sheet = Image.new("RGB", (columns * (TILE + _GAP) + _GAP, rows * (tall + _GAP) + _GAP), _PAPER)
     draw, font = ImageDraw.Draw(sheet), _font()
-    for number, (pixels, caption) in enumerate(pictures):
+    for number, (pixels, _) in enumerate(pictures):
         left, top = _GAP + number % columns * (TILE + _GAP), _GAP + number // columns * (tall + _GAP)
         sheet.paste(Image.fromarray(thumbnail(pixels, TILE)), (left, top))
-        for line, text in enumerate(caption.split("\n")[:_LINES]):
+        for line, text in enumerate(captions[number]):
             draw.text((left, top + TILE + 3 + line * _LINE), _fitted(text, font), fill=_INK, font=font)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", optimize=False)
@@ -70,8 +70,10 @@ def _font() -> _Font:
 
 
 def _fitted(text: str, font: _Font) -> str:
-    """`text` cut to a tile's width, in the characters that the font has."""
+    """`text` in the characters that the font has; what a tile has no room for ends in dots."""
     plain = text[:200].encode("latin-1", "replace").decode("latin-1")
-    while plain and font.getbbox(plain)[2] > TILE:
+    if font.getbbox(plain)[2] <= TILE:
+        return plain
+    while plain and font.getbbox(f"{plain}...")[2] > TILE:
         plain = plain[:-1]
-    return plain
+    return f"{plain}..."

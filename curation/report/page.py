@@ -3,35 +3,56 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from curation.judge import Thresholds
 from curation.records import Reason, Stage
 from curation.report import charts
 from curation.report.markup import Html, element, joined
 from curation.report.mosaic import THUMBNAIL, jpeg
+from curation.report.parts import breakdown, counted, duration, header_row, scored, section, share, size, table
 from curation.report.reasons import REASONS, STAGES
+from curation.report.rows import examples, near, slow
 from curation.report.style import CSS, POLICY
 from curation.report.survey import KeptPicture, Shards, Survey
 from curation.report.tally import SIDES, Histogram, Tally, Volume
 
-_NONE: Final = Html("")
+_SECTIONS: Final = {
+    "funnel": "Where links ended",
+    "scores": "Metrics",
+    "kept": "Kept pictures",
+    "sizes": "Sizes",
+    "sources": "Sources",
+    "near": "Nearly kept",
+    "examples": "Refused",
+    "slow": "Slowest",
+    "recipe": "Recipe",
+}
+
+#: What a row that went on from a stage can be called.
+_AFTER: Final = {
+    Stage.LIST: "Worth a download",
+    Stage.FETCH: "Downloaded",
+    Stage.DECODE: "Decoded",
+    Stage.SCORE: "Fit to be judged",
+    Stage.JUDGE: "Passed the thresholds",
+    Stage.DUPLICATES: "Not a duplicate",
+}
 
 
-def page(survey: Survey, pictures: Sequence[KeptPicture], shards: Shards | None, sheet: str | None) -> bytes:
-    """The whole document. `sheet`: where the contact sheet lies, seen from the page; None where there is none."""
+def page(survey: Survey, pictures: Sequence[KeptPicture], shards: Shards | None, sheet: str) -> bytes:
+    """The whole document. `sheet`: where the contact sheet of `pictures` lies, seen from the page."""
     body = element(
         "main",
         _opening(survey, shards),
         _funnel(survey.tally),
-        _scores(survey),
+        _scores(survey.tally),
         _kept(survey, pictures, sheet),
         _sizes(survey.tally),
         _sources(survey.tally, shards),
-        rows.near(survey),
-        rows.examples(survey.tally),
-        rows.slow(survey.tally),
+        near(survey),
+        examples(survey.tally),
+        slow(survey.tally),
         _recipe(survey),
     )
     return f"<!DOCTYPE html>\n{element('html', _head(survey), element('body', body), lang='en')}\n".encode()
@@ -51,42 +72,45 @@ def _head(survey: Survey) -> Html:
 
 
 def _opening(survey: Survey, shards: Shards | None) -> Html:
-    tally = survey.tally
-    kept, total = tally.kept, tally.total
-    said = f"Of {links(total)}, {kept.rows:,} ({share(kept.rows, total)}) ended as pictures worth training on"
+    kept, total = survey.tally.kept.rows, survey.tally.total
+    said = f"Of {counted(total, 'link')}, {kept:,} ({share(kept, total)}) ended as pictures worth training on"
     cut = f", cut into {shards.manifest.samples:,} patches." if shards else "."
-    sections = ("funnel", "scores", "kept", "sizes", "sources", "near", "examples", "slow", "recipe")
+    bounds = [f"both sides at least {survey.thresholds.min_res} pixels", *map(str, survey.thresholds.metrics)]
+    rules = f"A picture is kept where all of this holds: {'; '.join(bounds)}. "
     return joined(
-        element("p", "Million-IRD", class_="eyebrow"),
-        element("h1", "Curation report: ", survey.source),
+        element("p", "Million-IRD · source ", element("b", survey.source), class_="eyebrow"),
+        element("h1", "Curation report"),
         element("p", said, cut, class_="lead"),
+        element("p", rules, element("a", "The recipe", href="#recipe")),
         *(element("p", text, class_="warning") for text in survey.warnings),
-        _figures(tally, shards),
-        element("nav", *(element("a", name, href=f"#{name}") for name in sections), aria_label="Sections"),
+        _figures(survey.tally, shards),
+        element(
+            "nav", *(element("a", title, href=f"#{name}") for name, title in _SECTIONS.items()), aria_label="Sections"
+        ),
     )
 
 
 def _figures(tally: Tally, shards: Shards | None) -> Html:
+    average = duration(tally.seconds / max(1, tally.total))
     cards = [
-        ("Links", f"{tally.total:,}", f"{tally.units:,} chunks"),
+        ("Links", f"{tally.total:,}", counted(tally.units, "chunk")),
         ("Downloaded", f"{tally.downloaded.rows:,}", size(tally.downloaded.bytes)),
-        ("Kept", f"{tally.kept.rows:,}", share(tally.kept.rows, tally.total)),
-        ("Kept originals", size(tally.kept.bytes), f"{share(tally.kept.bytes, tally.downloaded.bytes)} of downloaded"),
-        ("Time spent", duration(tally.seconds), f"{per_row(tally)} a link"),
+        ("Kept", f"{tally.kept.rows:,}", f"{share(tally.kept.rows, tally.total)} of links"),
+        ("Kept files", size(tally.kept.bytes), f"{share(tally.kept.bytes, tally.downloaded.bytes)} of bytes"),
+        ("Time spent", duration(tally.seconds), f"{average} a link"),
     ]
     if shards:
         tars = len(shards.manifest.shards)
-        cards.append(("Patches", f"{shards.manifest.samples:,}", f"{size(shards.manifest.bytes)} in {tars:,} shards"))
-    return element(
-        "dl",
-        *(element("div", element("dt", n), element("dd", v, element("small", s))) for n, v, s in cards),
-        class_="figures",
-    )
+        cards.append(
+            ("Patches", f"{shards.manifest.samples:,}", f"{size(shards.manifest.bytes)}, {counted(tars, 'shard')}")
+        )
+    boxes = [element("div", element("dt", n), element("dd", v, element("small", s))) for n, v, s in cards]
+    return element("dl", *boxes, class_="figures")
 
 
 def _funnel(tally: Tally) -> Html:
     rows: list[Html] = []
-    steps: list[Html] = [_step("Listed", tally.total, tally.total)]
+    steps = [_step("Listed", tally.total, tally.total)]
     left = tally.total
     for stage in Stage:
         reasons = [(reason, tally.rows[stage, reason]) for reason in Reason if tally.rows[stage, reason]]
@@ -98,28 +122,22 @@ def _funnel(tally: Tally) -> Html:
             left -= sum(count for _, count in reasons)
             rows.append(_left(left, tally.total))
             steps.append(_step(_AFTER[stage], left, tally.total))
-    head = header_row("Reason", ("Rows", "n"), ("Share", "n"), ("", "share"))
     return section(
         "funnel",
         "Where the links ended",
         "Every link ends for exactly one reason; the counts add up to the list.",
         element("ol", *steps, class_="steps"),
-        element("table", element("thead", head), element("tbody", *rows), class_="funnel"),
+        element(
+            "table",
+            element("thead", header_row("Reason", ("Rows", "n"), ("Share", "n"), ("", "share"))),
+            element("tbody", *rows),
+            class_="funnel",
+        ),
     )
 
 
-_AFTER: Final = {
-    Stage.LIST: "Worth a download",
-    Stage.FETCH: "Downloaded",
-    Stage.DECODE: "Decoded",
-    Stage.SCORE: "Measured",
-    Stage.JUDGE: "Passed the thresholds",
-    Stage.DUPLICATES: "No duplicates",
-}
-
-
 def _step(name: str, count: int, total: int) -> Html:
-    number = element("span", f"{count:,}  ({share(count, total)})", class_="n")
+    number = element("span", element("b", f"{count:,}"), f" · {share(count, total)}", class_="n")
     return element("li", element("span", name), charts.share_bar(count / max(1, total), "kept"), number)
 
 
@@ -127,7 +145,7 @@ def _reason(reason: Reason, count: int, total: int) -> Html:
     bar = charts.share_bar(count / max(1, total), "kept" if reason is Reason.KEPT else "")
     return element(
         "tr",
-        element("td", element("code", reason.value), REASONS[reason]),
+        element("td", element("div", element("code", reason.value), element("span", REASONS[reason]), class_="why")),
         element("td", f"{count:,}", class_="n"),
         element("td", share(count, total), class_="n"),
         element("td", bar, class_="share"),
@@ -138,48 +156,50 @@ def _left(left: int, total: int) -> Html:
     return element("tr", element("td", f"{left:,} left, {share(left, total)} of the list", colspan="4"), class_="left")
 
 
-def _scores(survey: Survey) -> Html:
-    cards = [_metric(histogram) for histogram in survey.tally.histograms.values()]
+def _scores(tally: Tally) -> Html:
+    if not tally.histograms:
+        return section("scores", "What the metrics say", "No metric votes in this recipe.")
     legend = element(
         "p",
         element("span", element("i", class_="key kept"), "kept"),
-        element("span", element("i", class_="key"), "scored, but not kept: this metric, another one, or a duplicate"),
+        element("span", element("i", class_="key"), "scored, not kept"),
         class_="note legend",
     )
-    explained = "A picture stays when every metric passes. The tinted side of each chart passes that metric."
+    cards = [_metric(histogram) for histogram in tally.histograms.values()]
+    explained = (
+        "A picture stays when every metric passes. The tinted side of a chart passes that metric; what is not kept "
+        "there fell to another metric or is a duplicate."
+    )
     return section("scores", "What the metrics say", explained, legend, element("div", *cards, class_="cards"))
 
 
 def _metric(data: Histogram) -> Html:
-    title = element("h3", data.threshold.metric)
+    better = f" {'lower' if data.threshold.lower_better else 'higher'} is better"
+    title = element("h3", data.threshold.metric, element("small", better))
     missing = f" {data.missing:,} rows got no number." if data.missing else ""
     if not data.total:
-        return element(
-            "section", title, element("p", f"No picture has this score.{missing}", class_="note"), class_="card"
-        )
+        nothing = element("p", f"No picture has this score.{missing}", class_="note")
+        return element("section", title, nothing, class_="card")
     low, middle, high = (data.quantile(q) for q in (0.05, 0.5, 0.95))
     said = (
         f"{data.passing:,} of {data.total:,} pass ({share(data.passing, data.total)}). "
-        f"Median {middle:.3g}; nine in ten between {low:.3g} and {high:.3g}.{missing}"
+        f"Median {middle:.3g}; nine in ten from {low:.3g} to {high:.3g}.{missing}"
     )
     return element("section", title, charts.histogram(data), element("p", said, class_="note"), class_="card")
 
 
-def _kept(survey: Survey, pictures: Sequence[KeptPicture], sheet: str | None) -> Html:
+def _kept(survey: Survey, pictures: Sequence[KeptPicture], sheet: str) -> Html:
     if not pictures:
         return section("kept", "Kept pictures", "Nothing is kept yet.")
     total = survey.tally.kept.rows
-    which = f"all {total:,}" if len(pictures) == total else f"{len(pictures)} of {total:,}, drawn by hash"
-    first = survey.thresholds.metrics[0].metric if survey.thresholds.metrics else "key"
-    explained = joined(
-        f"The middle square of {which}; best {first} first.",
-        joined(" Also as one sheet: ", element("a", sheet, href=sheet), ".") if sheet else _NONE,
-    )
-    wall = element("div", *(_figure(picture, survey.thresholds) for picture in pictures), class_="wall")
+    which = "all of them" if len(pictures) == total else f"{len(pictures)} of {total:,}, drawn by hash"
+    order = f", best {survey.thresholds.metrics[0].metric} first" if survey.thresholds.metrics else ""
+    explained = joined(f"The middle squares of {which}{order}. As one sheet: ", element("a", sheet, href=sheet), ".")
+    wall = element("div", *map(_figure, pictures), class_="wall")
     return section("kept", "Kept pictures", explained, wall)
 
 
-def _figure(picture: KeptPicture, thresholds: Thresholds) -> Html:
+def _figure(picture: KeptPicture) -> Html:
     row = picture.row
     image = element(
         "img",
@@ -188,24 +208,21 @@ def _figure(picture: KeptPicture, thresholds: Thresholds) -> Html:
         width=THUMBNAIL,
         height=THUMBNAIL,
     )
-    caption = element("figcaption", scored(row, thresholds), element("br"), f"{row.width} × {row.height} {row.format}")
+    caption = element("figcaption", scored(row), element("br"), f"{row.width} × {row.height} {row.format}")
     return element("figure", image, caption)
 
 
 def _sizes(tally: Tally) -> Html:
-    if not tally.sides:
+    if not tally.kept.rows:
         return section("sizes", "Sizes of kept pictures", "Nothing is kept yet.")
-    sides = [(_side_class(at), tally.sides[at], _NONE) for at in range(min(tally.sides), max(tally.sides) + 1)]
-    formats = [
-        (name, volume.rows, Html(f", {size(volume.bytes)}"))
-        for name, volume in sorted(tally.formats.items(), key=lambda item: (-item[1].rows, item[0]))
-    ]
-    average = size(tally.kept.bytes // tally.kept.rows)
+    sides = [(_side_class(at), tally.sides[at], "") for at in range(min(tally.sides), max(tally.sides) + 1)]
+    by_rows = sorted(tally.formats.items(), key=lambda item: (-item[1].rows, item[0]))
+    formats = [(name, volume.rows, f" · {size(volume.bytes)}") for name, volume in by_rows]
     return section(
         "sizes",
         "Sizes of kept pictures",
-        f"A kept file has {average} on average.",
-        element("div", _breakdown("Shorter side, pixels", sides), _breakdown("Format", formats), class_="cards"),
+        f"A kept file has {size(tally.kept.bytes // tally.kept.rows)} on average.",
+        element("div", breakdown("Shorter side, pixels", sides), breakdown("Format", formats), class_="cards"),
     )
 
 
@@ -213,78 +230,42 @@ def _side_class(at: int) -> str:
     return f"{SIDES[at]} to {SIDES[at + 1] - 1}" if at + 1 < len(SIDES) else f"{SIDES[at]} and more"
 
 
-def _breakdown(title: str, entries: Iterable[tuple[str, int, str]]) -> Html:
-    lines = list(entries)
-    most = max(count for _, count, _ in lines)
-    items = [
-        element(
-            "tr",
-            element("td", n),
-            element("td", f"{c:,}", e, class_="n"),
-            element("td", charts.share_bar(c / most, "kept"), class_="share"),
-        )
-        for n, c, e in lines
-    ]
-    return element(
-        "section", element("h3", title), element("table", element("tbody", *items), class_="funnel"), class_="card"
-    )
-
-
 def _sources(tally: Tally, shards: Shards | None) -> Html:
-    links = [
-        (
-            name,
-            f"{count:,}",
-            f"{tally.kept_of.get(name, Volume()).rows:,}",
-            size(tally.kept_of.get(name, Volume()).bytes),
-        )
-        for name, count in sorted(tally.links.items())
-    ]
-    listed = table(("Source", "Links", "Kept", "Bytes kept"), links, "sources")
+    given = [(name, count, tally.kept_of.get(name, Volume())) for name, count in sorted(tally.links.items())]
+    cells = [(name, f"{count:,}", f"{kept.rows:,}", size(kept.bytes)) for name, count, kept in given]
+    listed = table(("Source", "Links", "Kept", "Bytes kept"), cells, "sources")
     if shards is None:
         explained = "No shards are cut from this store yet: dynet-shard does that."
         return section("sources", "Sources", explained, listed)
-    return section(
-        "sources",
-        "Sources",
-        "What each list gave, and below it what went into the shards (the paper's Table S1); folders have no links.",
-        listed,
-        _patches(shards),
-    )
+    explained = "What the list gave, then what went into the shards (the paper's Table S1). Folders have no links."
+    return section("sources", "Sources", explained, listed, _patches(shards))
 
 
 def _patches(shards: Shards) -> Html:
-    sources = shards.manifest.sources
-    lines = [
-        (name, one.pictures, one.with_patches, one.samples, one.flat, shards.bytes_of.get(name, 0))
-        for name, one in sources.items()
-    ]
-    totals = [sum(column) for column in zip(*(line[1:] for line in lines), strict=True)]
-    every = [*lines, ("all", *totals)] if len(lines) > 1 else lines
-    cells = [(str(line[0]), *(f"{n:,}" for n in line[1:5]), size(int(line[5]))) for line in every]
+    lines: dict[str, tuple[int, ...]] = {
+        name: (one.pictures, one.with_patches, one.samples, one.flat, shards.bytes_of.get(name, 0))
+        for name, one in shards.manifest.sources.items()
+    }
+    if len(lines) > 1:
+        lines["all"] = tuple(map(sum, zip(*lines.values(), strict=True)))
+    cells = [(name, *(f"{count:,}" for count in line[:4]), size(line[4])) for name, line in lines.items()]
     head = ("Source", "Pictures", "With patches", "Patches", "Dropped as flat", "Bytes")
     return table(head, cells, "sources", wide=(2,))
 
 
 def _recipe(survey: Survey) -> Html:
     thresholds = survey.thresholds
-    bounds = [
-        (str(one), element("code", survey.weights.get(one.metric, "not known"), class_="mono"))
-        for one in thresholds.metrics
-    ]
-    settings = [
-        (name, str(value)) for name, value in sorted(survey.recipe.items()) if not isinstance(value, (Mapping, list))
-    ]
+    bounds = [(str(one), element("code", survey.weights.get(one.metric, "not known"))) for one in thresholds.metrics]
     limits = [
-        ("shorter side", f">= {thresholds.min_res} pixels"),
-        ("punsafe, as the list says", f"<= {thresholds.max_punsafe:g}"),
-        ("pwatermark, as the list says", f"<= {thresholds.max_pwatermark:g}"),
+        ("shorter side", f"at least {thresholds.min_res} pixels"),
+        ("punsafe, where the list says it", f"at most {thresholds.max_punsafe:g}"),
+        ("pwatermark, where the list says it", f"at most {thresholds.max_pwatermark:g}"),
     ]
+    plain = [(name, str(value)) for name, value in sorted(survey.recipe.items()) if not isinstance(value, Mapping)]
     return section(
         "recipe",
         "The recipe",
         "All that decides what is kept. The same lists, this recipe and these weights give the same verdicts.",
         table(("Metric passes at", "SHA-256 of its weights"), bounds, "settings", numbers=False),
-        table(("Limit", "Value"), limits, "settings", numbers=False),
-        table(("Setting", "Value"), settings, "settings", numbers=False),
+        table(("Limit or setting", "Value"), [*limits, *plain], "settings", numbers=False),
     )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from curation.records import Row
+from curation.report.charts import share_bar
 from curation.report.markup import Html, element, joined
 
 
@@ -37,21 +38,39 @@ def table(
 
 def scored(row: Row) -> Html:
     """The row's scores in the order of the ledger's columns."""
-    parts = [joined(f"{metric} ", element("b", number(score))) for metric, score in row.scores.items()]
-    return joined(*(joined(" · ", part) if at else part for at, part in enumerate(parts)))
+    pairs = [(metric, element("b", number(score))) for metric, score in row.scores.items()]
+    return joined(*(joined(element("span", f"{metric} ", score, class_="score"), " ") for metric, score in pairs))
 
 
-def links(count: int) -> str:
+def breakdown(title: str, entries: Sequence[tuple[str, int, str]]) -> Html:
+    """(name, rows, what to say beside the number) with a bar each, as long as its share of the largest."""
+    most = max(count for _, count, _ in entries)
+    items = [
+        element(
+            "tr",
+            element("td", name),
+            element("td", f"{count:,}{note}", class_="n"),
+            element("td", share_bar(count / most, "kept"), class_="share"),
+        )
+        for name, count, note in entries
+    ]
+    body = element("table", element("tbody", *items), class_="funnel")
+    return element("section", element("h3", title), body, class_="card")
+
+
+def counted(count: int, noun: str) -> str:
     """`1 link`, `2 links`."""
-    return f"{count:,} link{'' if count == 1 else 's'}"
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def share(part: int, whole: int) -> str:
-    """A percentage; `0.0 %` is only said of nothing."""
+def share(part: float, whole: float) -> str:
+    """A percentage; `0 %` is only said of nothing, `100 %` only of everything."""
     if not part or not whole:
         return "0 %"
     percent = 100 * part / whole
-    return f"{percent:.1f} %" if percent >= 0.05 else "under 0.1 %"
+    if 99.95 <= percent < 100:
+        return "over 99.9 %"
+    return f"{percent:.1f} %".replace("100.0", "100") if percent >= 0.05 else "under 0.1 %"
 
 
 def size(count: int) -> str:
@@ -72,9 +91,4 @@ def duration(seconds: float) -> str:
 
 def number(score: float) -> str:
     """A score in three digits."""
-    return f"{score:.3g}" if math.isfinite(score) else "none"
-
-
-def tries(attempts: int) -> str:
-    """How often it was asked for."""
-    return f"{attempts} tr{'y' if attempts == 1 else 'ies'}"
+    return f"{score:#.3g}".rstrip(".") if math.isfinite(score) else "none"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from curation import ledger, originals
 from curation.chunks import read_plan
@@ -140,6 +141,6 @@ def shards(store: Store) -> Shards | None:
         return None
     bytes_of: Counter[str] = Counter()
     for batch in manifest.read_index(store, ["source", "data_size"]):
-        sums = batch.to_pandas().groupby("source")["data_size"].sum()
-        bytes_of.update({str(source): int(total) for source, total in sums.items()})
+        sums = pa.Table.from_batches([batch]).group_by("source").aggregate([("data_size", "sum")])
+        bytes_of.update(dict(zip(*(sums[c].to_pylist() for c in ("source", "data_size_sum")), strict=True)))
     return Shards(manifest=manifest.read_manifest(store), bytes_of=bytes_of)
