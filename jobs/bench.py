@@ -326,7 +326,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (one, two):
         command.add_argument("--weights", type=Path, help="folder with the metrics' weights (else pyiqa's cache)")
     two.add_argument("--rows", type=int, nargs="+", default=[1000, 20000], help="list lengths, ascending")
-    three.add_argument("--rows", type=int, default=500, help="downloads (default 500)")
+    three.add_argument("--rows", type=int, default=1000, help="downloads (default 1000)")
     alone = commands.add_parser("download")  # what `fetch` starts; no help text: not listed
     for flag in ("--urls", "--out"):
         alone.add_argument(flag, type=Path, required=True)

@@ -22,6 +22,7 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside the fold
 from curation.fetch import FetchSettings
 from curation.fit import fit
 from curation.records import Reason
+from curation.report import write_report
 from curation.scorers import resolve
 from curation.settle import Changes, settle
 from jobs import terminal
@@ -59,6 +60,7 @@ def _run(flags: argparse.Namespace) -> None:
         shard_and_report(
             ShardJob(store=job.store, stores=(job.store,), folders=(), recipe=cut, max_pixels=job.recipe.max_pixels)
         )
+    print(f"report: {write_report(job.store)}")
 
 
 def _filter_job(flags: argparse.Namespace, scratch: Path) -> FilterJob:
@@ -67,7 +69,7 @@ def _filter_job(flags: argparse.Namespace, scratch: Path) -> FilterJob:
         store=open_store(flags.out, flags.endpoint_url),
         lists=local_copies(flags.urls, flags.endpoint_url, scratch),
         recipe=recipe,
-        scoring=ScorerSpec.of(resolve(recipe.metrics, flags.weights)),
+        scoring=ScorerSpec.of(resolve(recipe.metrics, flags.weights), recipe.engine),
         fetching=_fetching(flags),
         retry_failed=flags.retry_failed,
     )
@@ -79,7 +81,12 @@ def _recipe(flags: argparse.Namespace) -> FilterRecipe:
     bounds = _bounds(flags, {one.metric: one.bound for one in base.thresholds.metrics})
     kept = {name: getattr(base.thresholds, name) for name in ("min_res", "max_punsafe", "max_pwatermark")}
     said = {name: getattr(flags, name) for name in kept if getattr(flags, name) is not None}
-    rest = {"source": flags.source, "chunk_size": flags.chunk_size, "max_pixels": flags.max_pixels}
+    rest = {
+        "engine": flags.engine,
+        "source": flags.source,
+        "chunk_size": flags.chunk_size,
+        "max_pixels": flags.max_pixels,
+    }
     return replace(
         base,
         thresholds=recipes.thresholds(bounds, **{**kept, **said}),
@@ -184,6 +191,7 @@ def _run_parser() -> argparse.ArgumentParser:
     _add_verdict_flags(parser)
     parser.add_argument("--recipe", type=Path, help="a JSON file, in the form of recipe.json in any store")
     parser.add_argument("--weights", type=Path, help="folder with the metrics' weights (else pyiqa's cache)")
+    parser.add_argument("--engine", choices=["fused", "pyiqa"], help="who computes NIQE and BRISQUE (default fused)")
     parser.add_argument("--source", help="the name of this source in the tables (default laion-hr)")
     parser.add_argument("--chunk-size", type=int, help="URLs in a work unit (default 1000)")
     parser.add_argument("--max-pixels", type=int, help="larger pictures are refused from the header")

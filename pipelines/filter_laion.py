@@ -84,16 +84,17 @@ def run(job: FilterJob, watch: Watch) -> Changes:
     """
     job.store.sweep()
     plan = prepare(job)
-    with connected():
-        pending = list(_pending(job, plan))
-        _run_units(job, plan, pending, watch)
-        return settle(
-            job.store,
-            job.recipe.thresholds,
-            job.recipe.near_duplicate_bits,
-            job.recipe.metrics,
-            _about(job),
-        )
+    pending = list(_pending(job, plan))
+    if pending:
+        with connected():
+            _run_units(job, plan, pending, watch)
+    return settle(
+        job.store,
+        job.recipe.thresholds,
+        job.recipe.near_duplicate_bits,
+        job.recipe.metrics,
+        _about(job),
+    )
 
 
 def _check_lists(job: FilterJob, known: chunks.Plan) -> None:

@@ -13,6 +13,7 @@ from curation.decode import DEFAULT_MAX_PIXELS
 from curation.duplicates import DEFAULT_MAX_DISTANCE
 from curation.judge import MetricThreshold, Thresholds
 from curation.scorers import lower_better
+from pipelines.scoring import ENGINES
 
 GIGABYTE: Final = 1_000_000_000
 
@@ -22,12 +23,15 @@ class FilterRecipe:
     """All that decides which pictures are kept. Two runs into one store must agree on it."""
 
     thresholds: Thresholds
+    engine: str = "fused"  # who computes NIQE and BRISQUE: this project's kernel, or "pyiqa"
     source: str = "laion-hr"  # the name in the ledger and in the paper's Table S1
     chunk_size: int = DEFAULT_SIZE  # URLs in a work unit: what a killed run loses at most, per unit in flight
     max_pixels: int = DEFAULT_MAX_PIXELS  # above: refused from the header, before any memory is taken
     near_duplicate_bits: int = DEFAULT_MAX_DISTANCE  # Hamming distance of two 64-bit perceptual hashes
 
     def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine is '{self.engine}': give {' or '.join(ENGINES)}")
         if self.chunk_size < 1:
             raise ValueError(f"chunk_size is {self.chunk_size}: give at least 1 URL")
         if not self.source or not all(c.isalnum() or c in "-_." for c in self.source):

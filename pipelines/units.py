@@ -25,7 +25,7 @@ from curation.judge import judge
 from curation.measure import measure, refused
 from curation.records import TRANSIENT, Fetched, Reason, Refusal, Row, Stage
 from pipelines.recipes import FilterRecipe
-from pipelines.scoring import PYIQA_BYTES_PER_PIXEL, ScorerSpec, ready_scorer
+from pipelines.scoring import ScorerSpec, ready_scorer
 from shards.store import Store
 
 BATCH_PICTURES: Final = 4
@@ -46,9 +46,12 @@ class Setting:
     retry_failed: bool = False
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class Progress:
-    """Rows done per unit, told by the units, asked by the driver. A unit that starts again starts from nothing."""
+    """Rows done per unit, told by the units, asked by the driver. A unit that starts again starts from nothing.
+
+    So does this: where its process dies, the numbers on the screen fall back and the job goes on.
+    """
 
     def __init__(self) -> None:
         self._units: dict[str, Counter[str]] = {}
@@ -143,7 +146,7 @@ def _spooled(body: bytes, path: Path) -> Path:
 def _submitted(batch: list[tuple[Row, Path]], setting: Setting) -> dict[Any, list[tuple[Row, Path]]]:
     if not batch:
         return {}
-    need = PYIQA_BYTES_PER_PIXEL * max(_pixels(path, setting.recipe.max_pixels) for _, path in batch)
+    need = setting.scoring.bytes_per_pixel * max(_pixels(path, setting.recipe.max_pixels) for _, path in batch)
     task = score_batch.options(memory=int(min(need, 0.9 * _memory_of_a_node())))
     return {task.remote([row for row, _ in batch], [path.read_bytes() for _, path in batch], setting): batch}
 
@@ -184,7 +187,7 @@ def _memory_of_a_node() -> float:
     return max((node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
 
 
-@ray.remote(num_cpus=1, max_retries=5)
+@ray.remote(num_cpus=1, max_retries=2)  # a picture that kills its worker costs that many models built, twice
 def score_batch(rows: list[Row], bodies: list[bytes], setting: Setting) -> list[Row]:
     """Decodes and scores pictures: one core, one model per worker process."""
     scorer = ready_scorer(setting.store, setting.scoring)

@@ -6,6 +6,7 @@ Pages under test forbid scripts; the debugger's questions are not subject to tha
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -98,10 +99,10 @@ class Tab:
 def browser(profile: Path) -> Iterator[Tab]:
     """A tab of a browser of its own, with its profile in the folder `profile`. Needs `BINARY`."""
     assert BINARY
-    theirs_in, ours_out = os.pipe()
-    ours_in, theirs_out = os.pipe()
+    theirs_in, ours_out = _pipe()
+    ours_in, theirs_out = _pipe()
     process = subprocess.Popen(
-        ["/bin/sh", "-c", 'exec "$@" 3<&"$IN" 4>&"$OUT"', "sh", BINARY, *_FLAGS, f"--user-data-dir={profile}"],
+        ["bash", "-c", 'exec "$@" 3<&"$IN" 4>&"$OUT"', "bash", BINARY, *_FLAGS, f"--user-data-dir={profile}"],
         env={**os.environ, "IN": str(theirs_in), "OUT": str(theirs_out)},
         pass_fds=(theirs_in, theirs_out),
         stdout=subprocess.DEVNULL,
@@ -120,3 +121,12 @@ def browser(profile: Path) -> Iterator[Tab]:
         finally:
             process.terminate()
             process.wait(timeout=20)
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe clear of the numbers 3 and 4, at which the browser looks for its own."""
+    low = os.pipe()
+    read, write = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in low)
+    for end in low:
+        os.close(end)
+    return read, write

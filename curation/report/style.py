@@ -56,7 +56,7 @@ a { color: var(--kept); text-underline-offset: 3px; }
 }
 .bar { display: block; width: 100%; height: 8px; border-radius: 4px; }
 .track { fill: var(--track); } .fill { fill: var(--others); } .fill.kept { fill: var(--kept); }
-.chart { display: block; width: 100%; max-width: 520px; height: auto; margin: 4px auto 0; }
+.chart { display: block; width: 100%; max-width: 410px; height: auto; margin: 4px auto 0; }
 .chart .kept { fill: var(--kept); } .chart .others { fill: var(--others); } .chart .passing { fill: var(--passing); }
 .chart .grid { stroke: var(--line); } .chart .base { stroke: var(--soft); }
 .chart .threshold { stroke: var(--mark); stroke-width: 1.5; stroke-dasharray: 4 3; }

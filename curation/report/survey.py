@@ -99,8 +99,8 @@ def _warnings(store: Store, units: int, others: int) -> Iterator[str]:
         )
     if others:
         yield (
-            f"{others:,} chunks were judged by another recipe than the one shown: dynet-filter judge, given again, "
-            "settles all of them alike."
+            f"{others:,} chunk{' was' if others == 1 else 's were'} judged by another recipe than the one shown: "
+            "dynet-filter judge, given again, settles all of them alike."
         )
 
 
@@ -139,8 +139,9 @@ def shards(store: Store) -> Shards | None:
     """What the store's manifest says, None where nothing is cut. Raises ManifestError for a broken one."""
     if not store.exists(manifest.MANIFEST):
         return None
+    known = manifest.read_manifest(store)
     bytes_of: Counter[str] = Counter()
     for batch in manifest.read_index(store, ["source", "data_size"]):
         sums = pa.Table.from_batches([batch]).group_by("source").aggregate([("data_size", "sum")])
         bytes_of.update(dict(zip(*(sums[c].to_pylist() for c in ("source", "data_size_sum")), strict=True)))
-    return Shards(manifest=manifest.read_manifest(store), bytes_of=bytes_of)
+    return Shards(manifest=known, bytes_of=bytes_of)

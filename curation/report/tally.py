@@ -226,18 +226,18 @@ class Tally:
         self.slow.offer((-row.seconds, *tie), row)
         if row.reason is not Reason.KEPT:
             self.examples[row.reason].offer(tie, row)
-        if row.reason is Reason.LOW_QUALITY:
-            self.near.offer((overshoot(self._thresholds, row), *tie), row)
+        if row.reason is Reason.LOW_QUALITY and math.isfinite(beyond := overshoot(self._thresholds, row)):
+            self.near.offer((beyond, *tie), row)
 
 
 def overshoot(thresholds: Thresholds, row: Row) -> float:
     """How far the worst of the metrics that voted against lies beyond its threshold, as a share of it; 0.1 is 10 %.
 
-    A threshold of 0 has no shares: there it is the plain distance. Infinite where no metric voted against.
+    A threshold of 0 has no shares: there it is the plain distance. Infinite where a metric gave no number, or where
+    none voted against.
     """
-    beyond = [
-        abs(row.scores[one.metric] - one.bound) / (abs(one.bound) or 1.0)
-        for one in thresholds.metrics
-        if one.metric in row.scores and not one.passes(row.scores[one.metric])
-    ]
+    scores = [(one, row.scores[one.metric]) for one in thresholds.metrics if one.metric in row.scores]
+    if not all(math.isfinite(score) for _, score in scores):
+        return math.inf
+    beyond = [abs(score - one.bound) / (abs(one.bound) or 1.0) for one, score in scores if not one.passes(score)]
     return max(beyond, default=math.inf)

@@ -383,10 +383,10 @@ def test_a_list_on_s3_to_shards_on_s3(s3_server: S3Server, server: HttpServer, t
     pq.write_table(pa.table({"URL": [url]}), tmp_path / "list.parquet")
     bucket = s3_server.bucket("whole-run")
     s3 = boto3.client("s3", endpoint_url=s3_server.endpoint_url)
-    s3.upload_file(str(tmp_path / "list.parquet"), "whole-run", "lists/a b.parquet")
+    s3.upload_file(str(tmp_path / "list.parquet"), "whole-run", "lists/laion.parquet")
     where = ("--out", f"{bucket}/set", "--endpoint-url", s3_server.endpoint_url, "--weights", weights)
     flags = (*where, *BOUNDS, "--min-res", SIDE, "--allow-private-hosts")
-    ended = call(sys.executable, "jobs/filter_laion.py", "--urls", f"{bucket}/lists/a b.parquet", *flags)
+    ended = call(sys.executable, "jobs/filter_laion.py", "--urls", f"{bucket}/lists/laion.parquet", *flags)
     assert (ended.status, ended.err) == (0, "")
     assert manifest.read_manifest(open_store(f"{bucket}/set", s3_server.endpoint_url)).samples == 2
 

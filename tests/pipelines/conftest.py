@@ -98,7 +98,7 @@ class World:
             store=store or open_store(str(self.folder / "store")),
             lists=self.lists(),
             recipe=recipe,
-            scoring=ScorerSpec.of(resolve(recipe.metrics, self.prior)),
+            scoring=ScorerSpec.of(resolve(recipe.metrics, self.prior), recipe.engine),
             fetching=self.fetching,
             **changes,
         )

@@ -1,0 +1,143 @@
+"""The fused engine gives pyiqa's numbers: NIQE as pyiqa does, BRISQUE as pyiqa does in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from curation.decode import decode
+from curation.records import Picture, Reason
+from curation.scorers import FusedScorer, PyiqaScorer, resolve
+from curation.scorers.mscn import halved, luma
+from curation.scorers.pyiqa_build import build
+from curation.scorers.weights import pinned
+from tests.conftest import SHARED
+
+METRICS = ("niqe", "brisque")
+IQA = SHARED / "data" / "iqa"
+
+
+@pytest.fixture(scope="module")
+def official() -> Path:
+    if not IQA.is_dir():
+        pytest.skip("needs LIVE's parameters in ../shared")
+    return IQA
+
+
+@pytest.fixture(scope="module")
+def scorers(official: Path) -> tuple[FusedScorer, PyiqaScorer]:
+    weights = resolve(METRICS, official)
+    both = FusedScorer(weights), PyiqaScorer(weights)
+    for scorer in both:
+        scorer.setup()
+    return both
+
+
+@pytest.fixture(scope="module")
+def brisque64(official: Path) -> Callable[[np.ndarray], float]:
+    """pyiqa's BRISQUE of a float64 picture."""
+    model = build("brisque", device=torch.device("cpu"), find=pinned(resolve(("brisque",), official)["brisque"]))
+
+    def score(pixels: np.ndarray) -> float:
+        return float(model(torch.from_numpy(pixels.astype(np.float64)).permute(2, 0, 1)[None] / 255))
+
+    return score
+
+
+def pictures() -> dict[str, np.ndarray]:
+    """Textures, and what is hard: saturated areas, odd sizes, one block, steep contrast, grey."""
+    generator = np.random.default_rng(5)
+    noise = generator.normal(0, 1, (331, 417, 3))
+    smooth = cv2.GaussianBlur(noise, (0, 0), 2)
+    texture = np.clip(128 + 400 * smooth + 12 * noise, 0, 255).astype(np.uint8)
+    clipped = np.clip(180 + 900 * smooth, 0, 255).astype(np.uint8)
+    half_white = texture.copy()
+    half_white[:, 200:] = 255
+    return {
+        "texture": texture,
+        "clipped": clipped,
+        "half white": half_white,
+        "two blocks": texture[:100, :200].copy(),
+        "grey": np.repeat(texture[..., :1], 3, axis=2),
+        "crushed": cv2.imdecode(cv2.imencode(".jpg", texture, [cv2.IMWRITE_JPEG_QUALITY, 8])[1], cv2.IMREAD_COLOR),
+        "dark": (texture // 6).astype(np.uint8),
+    }
+
+
+@pytest.mark.parametrize("name", pictures())
+def test_scores_are_pyiqas(
+    name: str, scorers: tuple[FusedScorer, PyiqaScorer], brisque64: Callable[[np.ndarray], float]
+) -> None:
+    pixels = pictures()[name]
+    ours, theirs = (scorer.score(pixels).scores for scorer in scorers)
+    assert ours["niqe"] == pytest.approx(theirs["niqe"], abs=1e-3, nan_ok=True)
+    exact = brisque64(pixels)
+    assert abs(ours["brisque"] - exact) <= max(1e-3, abs(theirs["brisque"] - exact))
+
+
+def test_official_pictures_score_as_near_to_matlab_as_pyiqa_does(
+    scorers: tuple[FusedScorer, PyiqaScorer], official: Path
+) -> None:
+    niqe = {"I03": 15.6558, "I04": 3.6549, "I06": 3.2342, "I08": 3.1917, "I19": 9.0727}
+    for name, expected in niqe.items():
+        pixels = cv2.imread(str(official / "resultscalibra" / "dist_dir" / f"{name}.bmp"))[..., ::-1]
+        assert scorers[0].score(np.ascontiguousarray(pixels)).scores["niqe"] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_photographs_score_as_by_pyiqa(
+    scorers: tuple[FusedScorer, PyiqaScorer], brisque64: Callable[[np.ndarray], float], photos: Path
+) -> None:
+    files = [path for path in sorted(photos.iterdir()) if path.suffix != ".tsv"][::4]
+    for path in files:
+        picture = decode(path.read_bytes())
+        assert isinstance(picture, Picture)
+        top, left = picture.height // 2 - 250, picture.width // 2 - 300
+        pixels = np.ascontiguousarray(picture.pixels[top : top + 501, left : left + 603])
+        ours, theirs = (scorer.score(pixels).scores for scorer in scorers)
+        exact = brisque64(pixels)
+        assert ours["niqe"] == pytest.approx(theirs["niqe"], abs=1e-3, nan_ok=True), path.name
+        assert abs(ours["brisque"] - exact) <= max(1e-3, abs(theirs["brisque"] - exact)), path.name
+
+
+def test_what_has_no_statistics_is_refused_alike(scorers: tuple[FusedScorer, PyiqaScorer]) -> None:
+    small = pictures()["texture"][:90, :90].copy()
+    flat = np.full((300, 300, 3), 200, np.uint8)
+    for scorer in scorers:
+        refused = scorer.score(small)
+        assert refused.refusal is not None and refused.refusal.reason is Reason.UNSCORABLE
+        assert math.isnan(refused.scores["niqe"]) and math.isfinite(refused.scores["brisque"])
+        refused = scorer.score(flat)
+        assert refused.refusal is not None and refused.refusal.reason is Reason.FLAT
+
+
+def test_an_engine_that_disagrees_with_pyiqa_does_not_start(official: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curation.scorers.fused.WINDOW", np.full(7, 1 / 7))
+    with pytest.raises(ValueError, match="--engine pyiqa"):
+        FusedScorer(resolve(METRICS, official)).setup()
+
+
+def test_luma_rounds_ties_as_float32_does() -> None:
+    generator = np.random.default_rng(1)
+    colours = generator.integers(0, 256, (300_000, 3))
+    ties = colours[colours @ [299, 587, 114] % 1000 == 500].astype(np.uint8)[None]
+    r, g, b = (ties[..., i].astype(np.float32) / np.float32(255) for i in range(3))
+    exact = r * np.float32(0.299) + g * np.float32(0.587) + b * np.float32(0.114)
+    assert np.array_equal(luma(ties), np.rint(exact * np.float32(255)))
+    assert 0 < (luma(ties) % 2).mean() < 1  # some up, some down
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (9, 14), (96, 97)])
+def test_halving_keeps_what_is_linear_and_has_matlabs_size(shape: tuple[int, int]) -> None:
+    height, width = shape
+    half = halved(np.full(shape, 7.0))
+    assert half.shape == (-(-height // 2), -(-width // 2))
+    assert half == pytest.approx(7.0)
+    ramp = halved(np.tile(np.arange(width, dtype=np.float64), (height, 1)))
+    assert ramp[0, 2:-2] == pytest.approx(2 * np.arange(half.shape[1])[2:-2] + 0.5)
