@@ -41,11 +41,11 @@ def scorers(official: Path) -> tuple[FusedScorer, PyiqaScorer]:
 
 @pytest.fixture(scope="module")
 def brisque64(official: Path) -> Callable[[np.ndarray], float]:
-    """pyiqa's BRISQUE of a float64 picture."""
+    """pyiqa's BRISQUE in float64, of the luma that its float32 gives: half-way colours round apart in the two."""
     model = build("brisque", device=torch.device("cpu"), find=pinned(resolve(("brisque",), official)["brisque"]))
 
     def score(pixels: np.ndarray) -> float:
-        return float(model(torch.from_numpy(pixels.astype(np.float64)).permute(2, 0, 1)[None] / 255))
+        return float(model(torch.from_numpy(luma(pixels))[None, None] / 255))
 
     return score
 
@@ -100,6 +100,8 @@ def test_photographs_score_as_by_pyiqa(
         assert isinstance(picture, Picture)
         top, left = picture.height // 2 - 250, picture.width // 2 - 300
         pixels = np.ascontiguousarray(picture.pixels[top : top + 501, left : left + 603])
+        if all(scorer.score(pixels).refusal is not None for scorer in scorers):
+            continue  # the middle of a photograph of a white wall
         ours, theirs = (scorer.score(pixels).scores for scorer in scorers)
         exact = brisque64(pixels)
         assert ours["niqe"] == pytest.approx(theirs["niqe"], abs=1e-3, nan_ok=True), path.name
