@@ -88,9 +88,7 @@ def test_a_bucket_that_is_not_there_is_named(s3_server: S3Server) -> None:
         open_store("s3://no-such-bucket/x", s3_server.endpoint_url).write("a", b"")
 
 
-def test_a_server_that_is_not_there_is_one_clear_error(
-    monkeypatch: pytest.MonkeyPatch, s3_server: S3Server
-) -> None:
+def test_a_server_that_is_not_there_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, s3_server: S3Server) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(StoreError, match="can't be used"):
         open_store("s3://b/x", "http://127.0.0.1:1").write("a", b"")
