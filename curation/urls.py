@@ -48,6 +48,8 @@ def check_list(path: Path) -> None:
     names = _schema(path).names
     if "url" not in {name.lower() for name in names}:
         raise ValueError(f"{path} has no URL column (it has {', '.join(names) or 'none'}): name one 'URL'")
+    if not any(len(batch) for batch in _batches(path, ["url"])):
+        raise ValueError(f"{path}: no rows; give a list with at least one URL")
 
 
 def first_occurrences(paths: Sequence[Path]) -> np.ndarray:

@@ -97,6 +97,8 @@ def _recipe(flags: argparse.Namespace) -> FilterRecipe:
 def _bounds(flags: argparse.Namespace, base: dict[str, float]) -> dict[str, float]:
     said = dict(_threshold(text) for text in flags.threshold)
     wanted = flags.metrics.split(",") if flags.metrics else [*base, *(m for m in said if m not in base)]
+    if idle := [metric for metric in said if metric not in wanted]:
+        raise ValueError(f"--threshold {idle[0]}={said[idle[0]]}: --metrics names {', '.join(wanted)} alone")
     both = {**base, **said}
     if missing := [metric for metric in wanted if metric not in both]:
         raise ValueError(f"no threshold for {', '.join(missing)}: add --threshold {missing[0]}=NUMBER")
@@ -122,8 +124,8 @@ def _judge(flags: argparse.Namespace) -> None:
     recipe = claims.recipe(store)
     weights = claims.weights(store)
     bounds = _bounds(flags, {one.metric: one.bound for one in recipe.thresholds.metrics})
-    if unknown := sorted(set(bounds) - set(recipe.metrics)):
-        raise ValueError(f"{store.root} has no scores of {', '.join(unknown)}: it has {', '.join(recipe.metrics)}")
+    if unknown := sorted(set(bounds) - set(weights)):
+        raise ValueError(f"{store.root} has no scores of {', '.join(unknown)}: it has {', '.join(weights)}")
     kept = {name: getattr(recipe.thresholds, name) for name in ("min_res", "max_punsafe", "max_pwatermark")}
     said = {name: getattr(flags, name) for name in kept if getattr(flags, name) is not None}
     new = replace(recipe, thresholds=recipes.thresholds(bounds, **{**kept, **said}))
@@ -148,7 +150,10 @@ def _print_changes(changes: Changes, dry_run: bool) -> None:
 
 
 def _fit(flags: argparse.Namespace) -> None:
-    print(f"wrote {fit(sorted(p for p in flags.good.rglob('*') if p.is_file()), flags.out)}")
+    if not flags.good.is_dir():
+        raise ValueError(f"{flags.good}: no such folder; --good takes one with pristine pictures")
+    made = fit(sorted(path for path in flags.good.rglob("*") if path.is_file()), flags.out)
+    print(f"wrote {', '.join(made.sha256)} to {flags.out}: fitted to {made.pictures} pictures, {made.flat} were flat")
 
 
 def _named(funnel: Counter[Reason]) -> Counter[str]:

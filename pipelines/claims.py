@@ -20,7 +20,7 @@ def claim(store: Store, recipe: FilterRecipe, weights: Mapping[str, str]) -> Non
     """
     wanted = {"recipe": recipe.to_dict(), "weights": dict(weights)}
     if not store.exists(CLAIM):
-        store.write(CLAIM, json.dumps(wanted, indent=1, sort_keys=True).encode())
+        store.write(CLAIM, json.dumps(wanted, indent=1).encode())
         return
     known = _read(store)
     if known == wanted:
@@ -35,7 +35,7 @@ def claim(store: Store, recipe: FilterRecipe, weights: Mapping[str, str]) -> Non
 def reclaim(store: Store, recipe: FilterRecipe) -> None:
     """Gives the store new thresholds; the weights stay those that scored it."""
     wanted = {"recipe": recipe.to_dict(), "weights": weights(store)}
-    store.write(CLAIM, json.dumps(wanted, indent=1, sort_keys=True).encode())
+    store.write(CLAIM, json.dumps(wanted, indent=1).encode())
 
 
 def recipe(store: Store) -> FilterRecipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -36,6 +37,8 @@ class FilterRecipe:
             raise ValueError(f"chunk_size is {self.chunk_size}: give at least 1 URL")
         if not self.source or not all(c.isalnum() or c in "-_." for c in self.source):
             raise ValueError(f"source is '{self.source}': give letters, digits, '-', '_', '.'")
+        if self.max_pixels < 1:
+            raise ValueError(f"max_pixels is {self.max_pixels}: give at least 1 pixel")
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -68,6 +71,10 @@ class ShardRecipe:
     split: str = "train"  # shards/<split>-000042.tar
 
     def __post_init__(self) -> None:
+        if self.min_res < 1:
+            raise ValueError(f"min_res is {self.min_res}: give at least 1 pixel")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.split):
+            raise ValueError(f"split is '{self.split}': give letters, digits, '-', '_', such as train")
         if self.size < 32 or self.size % 32:
             raise ValueError(f"a patch of {self.size} pixels can't be cut losslessly: give a multiple of 32")
         if not 0.0 <= self.max_flat <= 1.0:
@@ -105,6 +112,7 @@ def demo() -> FilterRecipe:
 def read_recipe(path: Path) -> FilterRecipe:
     """A recipe from a JSON file, as `to_dict` gives it. Raises ValueError naming what is wrong with it."""
     try:
-        return FilterRecipe.from_dict(json.loads(path.read_text()))
-    except (OSError, json.JSONDecodeError, TypeError, KeyError) as error:
+        entry = json.loads(path.read_text())
+        return FilterRecipe.from_dict(entry.get("recipe", entry))
+    except (OSError, json.JSONDecodeError, AttributeError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is no recipe ({error}): see recipe.json in any store for the form") from error
