@@ -30,11 +30,9 @@ from typing import TYPE_CHECKING, Any, Final
 import cv2
 import numpy as np
 import scipy.io
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from curation.decode import decode
-from curation.records import Refusal
 from curation.scorers.protocol import FLAT_SHARE, textured_share
 from curation.scorers.weights import SUMS
 
@@ -162,10 +160,12 @@ def _measure_all(pictures: Sequence[Path | np.ndarray]) -> Iterator[_Measured]:
 
 
 def _read(path: Path) -> np.ndarray:
-    picture = decode(path.read_bytes())
-    if isinstance(picture, Refusal):
-        raise ValueError(f"{path} can't be used ({picture.reason.value}: {picture.detail}): leave it out, or repair it")
-    return picture.pixels
+    """The user's own file, in any format that Pillow has: medical and aerial pictures are TIFF as often as JPEG."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} can't be read as a picture ({error}): leave it out, or repair it") from error
 
 
 def _measure(pixels: np.ndarray, number: int) -> _Measured:

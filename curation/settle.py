@@ -2,7 +2,7 @@
 
 Which of two stays is the one earlier in the list, so it can only be said once the rows are in. Settling
 rewrites just the parts that change, gives the same parts however often it is run, and is how thresholds change.
-Memory: 100 bytes a *kept* row; parts are read one at a time, twice.
+Memory: 500 bytes a *kept* row (measured at 20,000); parts are read one at a time, twice.
 """
 
 from __future__ import annotations
