@@ -29,12 +29,13 @@ test: lint
 test-fast: lint
 	$(PY) -m pytest -m 'not slow'
 
-# pillow-simd installs the same package `PIL`: it has to take Pillow's place. Needs a C compiler and the headers of
-# libjpeg and zlib (Debian: libjpeg-dev zlib1g-dev).
+# pillow-simd installs the same package `PIL`: it has to take Pillow's place. It is built before Pillow goes, and needs
+# a C compiler and headers (Debian: gcc libjpeg-dev zlib1g-dev liblcms2-dev libwebp-dev).
 simd: install
+	CC='cc -mavx2' $(PY) -m pip wheel --quiet --no-binary pillow-simd --no-deps --wheel-dir build/simd pillow-simd
 	$(PY) -m pip uninstall --quiet --yes pillow
-	CC='cc -mavx2' $(PY) -m pip install --quiet --no-binary pillow-simd --force-reinstall --no-deps pillow-simd
-	$(PY) -c 'import PIL; from PIL import Image, features; print("Pillow API", PIL.__version__)'
+	$(PY) -m pip install --quiet --force-reinstall --no-deps build/simd/pillow_simd-*.whl
+	$(PY) -c 'from PIL import ImageCms, features; assert features.check("webp"), "no WebP: install libwebp-dev"'
 
 clean:
 	rm -rf $(VENV) $(OUT) *.egg-info .pytest_cache .mypy_cache .ruff_cache

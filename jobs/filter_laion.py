@@ -33,7 +33,6 @@ from pipelines.lists import local_copies
 from pipelines.recipes import FilterRecipe
 from pipelines.scoring import ScorerSpec
 from pipelines.shard import ShardJob
-from shards.store import open_store
 
 PROGRAM = "dynet-filter"
 ORDER = [reason.value for reason in Reason]
@@ -66,7 +65,7 @@ def _run(flags: argparse.Namespace) -> None:
 def _filter_job(flags: argparse.Namespace, scratch: Path) -> FilterJob:
     recipe = _recipe(flags)
     return FilterJob(
-        store=open_store(flags.out, flags.endpoint_url),
+        store=terminal.out_store(flags.out, flags.endpoint_url),
         lists=local_copies(flags.urls, flags.endpoint_url, scratch),
         recipe=recipe,
         scoring=ScorerSpec.of(resolve(recipe.metrics, flags.weights), recipe.engine),
@@ -120,7 +119,7 @@ def _fetching(flags: argparse.Namespace) -> FetchSettings:
 
 
 def _judge(flags: argparse.Namespace) -> None:
-    store = open_store(flags.out, flags.endpoint_url)
+    store = terminal.out_store(flags.out, flags.endpoint_url)
     recipe = claims.recipe(store)
     weights = claims.weights(store)
     bounds = _bounds(flags, {one.metric: one.bound for one in recipe.thresholds.metrics})

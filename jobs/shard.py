@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _shard(flags: argparse.Namespace) -> None:
-    store = open_store(flags.out, flags.endpoint_url)
+    store = terminal.out_store(flags.out, flags.endpoint_url)
     stores, plain = _sorted_out(flags.sources, flags.endpoint_url)
     if not flags.sources and not flags.source and _is_filtered(store):
         stores = (store,)

@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Final
 
@@ -13,6 +14,7 @@ from ray.exceptions import RayTaskError
 from tqdm import tqdm
 
 from curation.fetch import ResolverDown
+from shards.store import Store, open_store
 
 PLAIN_SECONDS: Final = 10.0
 STOPPED: Final = 130  # the shell's exit status for Ctrl-C
@@ -75,6 +77,13 @@ def shares(counts: Mapping[str, int], order: Sequence[str], head: str) -> str:
     whole = sum(counts.values()) or 1
     rows = [(name, counts[name], f"{100 * counts[name] / whole:.1f} %") for name in order if counts.get(name)]
     return table((head, "rows", "share"), [*rows, ("all", sum(counts.values()), "")])
+
+
+def out_store(root: str, endpoint_url: str | None) -> Store:
+    """The store of --out. Raises ValueError for a relative folder in a job submitted to Ray: its own is a passing copy."""
+    if "://" not in root and not Path(root).is_absolute() and "working_dir_files" in Path.cwd().parts:
+        raise ValueError(f"--out {root} would lie in Ray's copy of the working folder: give s3:// or an absolute path")
+    return open_store(root, endpoint_url)
 
 
 def kept_so_far(reasons: Counter[str]) -> str:
