@@ -34,6 +34,8 @@ from tests.conftest import S3Server
 from tests.http_server import HttpServer
 from tests.pipelines.conftest import SIDE, encoded, rows_of, texture
 
+pytestmark = pytest.mark.slow
+
 BIN = Path(sys.executable).parent
 PROJECT = Path(__file__).resolve().parents[2]
 BOUNDS = ("--metrics", "niqe,brisque", "--threshold", "niqe=30", "--threshold", "brisque=200")
@@ -84,9 +86,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server() -> Iterator[HttpServer]:
     with HttpServer() as running:
         yield running
-
-
-# --- what can be known before work starts ---------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -240,7 +239,7 @@ def test_weights_that_cannot_be_had_stop_it_in_time_naming_file_and_remedy(tmp_p
     nowhere = {"TORCH_HOME": str(tmp_path / "torch"), "HF_HOME": str(tmp_path / "hf")}
     nowhere |= {"https_proxy": "http://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1"}
     ended = call(BIN / "dynet-filter", "--urls", good_list, "--out", tmp_path / "store", env=nowhere)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 60  # 8 s, most of them imports; 60 for a machine with other work
     assert ended.status == 2
     assert ended.err.startswith("dynet-filter: the weight file niqe_modelparameters.mat is neither in ")
     assert ended.err.rstrip().endswith("give its folder as --weights")
@@ -277,9 +276,6 @@ def test_fit_wants_pictures(good: str, sentence: str, said: Callable[..., str], 
 
 def test_fit_overwrites_no_weights(said: Callable[..., str], tmp_path: Path, weights: Path) -> None:
     assert str(weights) in said("fit", "--good", tmp_path, "--out", weights)
-
-
-# --- whole runs -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
