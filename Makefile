@@ -32,7 +32,7 @@ test-fast: lint
 # pillow-simd installs the same package `PIL`: it has to take Pillow's place. It is built before Pillow goes, and needs
 # a C compiler and headers (Debian: gcc libjpeg-dev zlib1g-dev liblcms2-dev libwebp-dev).
 simd: install
-	CC='cc -mavx2' $(PY) -m pip wheel --quiet --no-binary pillow-simd --no-deps --wheel-dir build/simd pillow-simd
+	CC='cc -mavx2' $(PY) -m pip wheel --quiet --no-cache-dir --no-binary pillow-simd --no-deps --wheel-dir build/simd pillow-simd
 	$(PY) -m pip uninstall --quiet --yes pillow
 	$(PY) -m pip install --quiet --force-reinstall --no-deps build/simd/pillow_simd-*.whl
 	$(PY) -c 'from PIL import ImageCms, features; assert features.check("webp"), "no WebP: install libwebp-dev"'
