@@ -32,6 +32,11 @@ def cores() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
+def memory_of_a_node() -> float:
+    """Bytes of memory of the largest node, as Ray counts them."""
+    return max((node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
+
+
 def each(task: Any, calls: Sequence[tuple[Any, ...]], watch: Callable[[int, int], None]) -> Iterator[Any]:
     """The results of a Ray task called with each of `calls`, in their order; a few more in flight than cores.
 

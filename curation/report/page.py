@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from curation.records import Reason, Stage
 from curation.report import charts
 from curation.report.markup import Html, element, joined
-from curation.report.mosaic import THUMBNAIL, jpeg
-from curation.report.parts import breakdown, counted, duration, header_row, scored, section, share, size, table
+from curation.report.mosaic import jpeg
+from curation.report.parts import (
+    breakdown,
+    counted,
+    document,
+    duration,
+    header_row,
+    scored,
+    section,
+    share,
+    size,
+    table,
+    thumbnail,
+)
 from curation.report.reasons import REASONS, STAGES
 from curation.report.rows import examples, near, slow
-from curation.report.style import CSS, POLICY
 from curation.report.survey import KeptPicture, Shards, Survey
 from curation.report.tally import SIDES, Histogram, Tally, Volume
 
@@ -55,20 +65,7 @@ def page(survey: Survey, pictures: Sequence[KeptPicture], shards: Shards | None,
         slow(survey.tally),
         _recipe(survey),
     )
-    return f"<!DOCTYPE html>\n{element('html', _head(survey), element('body', body), lang='en')}\n".encode()
-
-
-def _head(survey: Survey) -> Html:
-    return element(
-        "head",
-        element("meta", charset="utf-8"),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="referrer", content="no-referrer"),
-        element("link", rel="icon", href="data:,"),
-        element("title", f"Curation report: {survey.source}"),
-        element("style", Html(CSS)),
-    )
+    return document(f"Curation report: {survey.source}", body)
 
 
 def _opening(survey: Survey, shards: Shards | None) -> Html:
@@ -201,13 +198,7 @@ def _kept(survey: Survey, pictures: Sequence[KeptPicture], sheet: str) -> Html:
 
 def _figure(picture: KeptPicture) -> Html:
     row = picture.row
-    image = element(
-        "img",
-        src=f"data:image/jpeg;base64,{base64.b64encode(jpeg(picture.pixels)).decode()}",
-        alt=(row.link.caption or "a kept picture without a caption")[:200],
-        width=THUMBNAIL,
-        height=THUMBNAIL,
-    )
+    image = thumbnail(jpeg(picture.pixels), row.link.caption or "a kept picture without a caption")
     caption = element("figcaption", scored(row), element("br"), f"{row.width} × {row.height} {row.format}")
     return element("figure", image, caption)
 

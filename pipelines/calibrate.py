@@ -1,0 +1,205 @@
+"""Scoring for a calibration, on Ray: two folders, each file by itself with its degraded copies, each metric timed.
+
+Workers read the files themselves, so on several machines the folders and weights must lie where all of them look.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import ray
+
+from curation.calibrate import Metric, Scores
+from curation.decode import decode, header
+from curation.degradations import Degradation, degrade
+from curation.judge import Thresholds, size
+from curation.records import Refusal
+from curation.report.mosaic import jpeg, thumbnail
+from curation.scorers import Scorer
+from curation.scorers.detectors import DETECTORS
+from pipelines.cluster import connected, each, memory_of_a_node
+from pipelines.scoring import ENGINES, ScorerSpec
+
+DETECTOR_BYTES_PER_PIXEL: Final = 40.0  # pixels, a luma and what is made of it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PictureFile:
+    """A file that somebody put among the good or among the bad. `group`: the folder it lies in."""
+
+    path: Path
+    good: bool
+    group: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibrateJob:
+    """What to score, and with what. `scorers`: a metric's spec, or None where it is a detector."""
+
+    good: Path
+    bad: Path
+    metrics: tuple[Metric, ...]
+    scorers: tuple[ScorerSpec | None, ...]
+    degradations: tuple[Degradation, ...]  # made of each good picture
+    min_res: int  # pixels, both sides: smaller ones are not scored, as in the filter
+    max_pixels: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Specimen:
+    """A picture, or a degraded copy of one, with all its scores. A NaN: the metric gave no number."""
+
+    name: str
+    group: str
+    good: bool
+    width: int
+    height: int
+    scores: tuple[float, ...]  # in the order of the job's metrics
+    seconds: tuple[float, ...]
+    jpeg: bytes = field(repr=False)  # a thumbnail
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeftOut:
+    """A file that has no scores, and why."""
+
+    name: str
+    refusal: Refusal
+
+    @property
+    def why(self) -> str:
+        """The reason in the ledger's words, and its detail."""
+        return f"{self.refusal.reason.value}: {self.refusal.detail}".rstrip(": ")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gathered:
+    """What the folders gave."""
+
+    specimens: tuple[Specimen, ...]
+    left_out: tuple[LeftOut, ...]
+
+    def table(self, metrics: tuple[Metric, ...]) -> Scores:
+        """All scores as arrays."""
+        found = self.specimens
+        shape = (len(found), len(metrics))
+        return Scores(
+            metrics=metrics,
+            values=np.array([one.scores for one in found], np.float64).reshape(shape),
+            groups=np.array([one.group for one in found], dtype=object),
+            good=np.array([one.good for one in found], dtype=bool),
+            seconds=np.array([one.seconds for one in found], np.float64).reshape(shape),
+            megapixels=np.array([one.width * one.height / 1e6 for one in found]),
+        )
+
+
+def score_folders(job: CalibrateJob, watch: Callable[[int, int], None]) -> Gathered:
+    """Scores every picture of both folders. `watch(files in all, files done)` follows.
+
+    Raises ValueError before any work: no such folder, an empty one, a picture that is in both.
+    """
+    good, bad = files_of(job.good, good=True), files_of(job.bad, good=False)
+    _check_apart(good, bad)
+    calls = [(file, job) for file in [*good, *bad]]
+    specimens: list[Specimen] = []
+    left_out: list[LeftOut] = []
+    with connected():
+        task = score_file.options(memory=_memory([*good, *bad], job))
+        for found in each(task, calls, watch):
+            if isinstance(found, LeftOut):
+                left_out.append(found)
+            else:
+                specimens += found
+    return Gathered(specimens=tuple(specimens), left_out=tuple(left_out))
+
+
+def files_of(folder: Path, *, good: bool) -> list[PictureFile]:
+    """Every file below a folder, hidden ones aside, by name. Raises ValueError where there is none."""
+    flag = "--good" if good else "--bad"
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; {flag} takes one with pictures")
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder)))
+    if not paths:
+        raise ValueError(f"{folder} has no file: give {flag} a folder with {'good' if good else 'bad'} pictures")
+    return [PictureFile(path=path, good=good, group=path.parent.name) for path in paths]
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _check_apart(good: Sequence[PictureFile], bad: Sequence[PictureFile]) -> None:
+    known = {_digest(file.path): file.path for file in good}
+    both = [(known[digest], file.path) for file in bad if (digest := _digest(file.path)) in known]
+    if both:
+        more = f" ({len(both)} pictures are in both)" if len(both) > 1 else ""
+        raise ValueError(f"{both[0][1]} is the same picture as {both[0][0]}: take it out of --good or --bad{more}")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _memory(files: Sequence[PictureFile], job: CalibrateJob) -> int:
+    """Bytes that the largest picture takes to score: Ray keeps to it how many are scored at once."""
+    need = max((spec.bytes_per_pixel for spec in job.scorers if spec is not None), default=DETECTOR_BYTES_PER_PIXEL)
+    return int(min(need * max(_pixels(file.path, job.max_pixels) for file in files), 0.9 * memory_of_a_node()))
+
+
+def _pixels(path: Path, most: int) -> int:
+    seen = header(path.read_bytes())
+    pixels = 0 if isinstance(seen, Refusal) else seen.width * seen.height
+    return pixels if pixels <= most else 0
+
+
+@ray.remote(num_cpus=1, max_retries=2)
+def score_file(file: PictureFile, job: CalibrateJob) -> list[Specimen] | LeftOut:
+    """The picture's scores, then those of its degraded copies where it is a good one."""
+    picture = decode(file.path.read_bytes(), job.max_pixels)
+    if isinstance(picture, Refusal):
+        return LeftOut(name=str(file.path), refusal=picture)
+    too_small = size(Thresholds(min_res=job.min_res), picture.width, picture.height)
+    if too_small is not None:
+        return LeftOut(name=str(file.path), refusal=too_small)
+    made = [_scored(picture.pixels, file.path.name, file.group, file.good, job)]
+    seed = int(_digest(file.path)[:8], 16)  # the same noise for a picture, whatever lies beside it
+    for kind in job.degradations if file.good else ():
+        worse = degrade(picture.pixels, kind.kind, kind.amount, seed=seed)
+        made.append(_scored(np.ascontiguousarray(worse), file.path.name, kind.name, False, job))
+    return made
+
+
+def _scored(pixels: np.ndarray, name: str, group: str, good: bool, job: CalibrateJob) -> Specimen:
+    timed = [_timed(pixels, metric, spec) for metric, spec in zip(job.metrics, job.scorers, strict=True)]
+    return Specimen(
+        name=name,
+        group=group,
+        good=good,
+        width=pixels.shape[1],
+        height=pixels.shape[0],
+        scores=tuple(score for score, _ in timed),
+        seconds=tuple(seconds for _, seconds in timed),
+        jpeg=jpeg(thumbnail(pixels)),
+    )
+
+
+def _timed(pixels: np.ndarray, metric: Metric, spec: ScorerSpec | None) -> tuple[float, float]:
+    """The score and the seconds that it took."""
+    scorer = None if spec is None else _ready(spec)
+    started = time.perf_counter()
+    score = DETECTORS[metric.name].measure(pixels) if scorer is None else scorer.score(pixels).scores[metric.name]
+    return score, time.perf_counter() - started
+
+
+@functools.lru_cache(maxsize=16)
+def _ready(spec: ScorerSpec) -> Scorer:
+    scorer = ENGINES[spec.engine](dict(spec.weights))
+    scorer.setup()
+    return scorer
