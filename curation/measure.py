@@ -17,7 +17,7 @@ from curation.duplicates import perceptual_hash
 from curation.judge import JPEG_QUALITY, Thresholds, judge, quality, size
 from curation.records import Header, Picture, Refusal, Row
 from curation.scorers.panel import Panel, Reduced
-from curation.scorers.protocol import Scored
+from curation.scorers.protocol import Scored, Stands, always
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,9 +32,13 @@ class Scale:
     def metrics(self) -> tuple[str, ...]:
         return tuple(threshold.metric for threshold in self.thresholds.metrics)
 
-    def stands(self, metric: str, score: float) -> bool:
-        """Whether a picture with this score may be kept, or is to be scored on all the same."""
-        return not self.cascade or quality(self.thresholds, {metric: score}) is None
+    @property
+    def stands(self) -> Stands:
+        """Whether a picture with this score by this metric is to be scored on."""
+        return self._may_be_kept if self.cascade else always
+
+    def _may_be_kept(self, metric: str, score: float) -> bool:
+        return quality(self.thresholds, {metric: score}) is None
 
 
 def refused(row: Row, refusal: Refusal) -> Row:

@@ -1,18 +1,23 @@
-"""NIQE and BRISQUE together, from one luma: pyiqa's numbers at a thirtieth of its cost or less.
+"""NIQE and BRISQUE together, from one luma: pyiqa's numbers at a hundredth of its cost or less.
 
 Both fit generalised Gaussians to the normalised luma and to the products of its neighbours, at two scales; NIQE in
 blocks of 96 pixels, BRISQUE over the whole picture. A shape parameter is found by bisection in a table made once,
 where pyiqa makes the table anew for each fit and compares with all of its 9,801 entries.
 
-Everything is float64. pyiqa's NIQE is float64 too, but halves the picture in float32: so does this, operation by
-operation, since in saturated areas the rounding is all there is. pyiqa's BRISQUE is float32: this equals what pyiqa
-gives for a float64 picture to 1e-4, and float32 itself is up to 3 points away from that where a picture is saturated.
+The arithmetic is float64, as in pyiqa's NIQE, but for two places where pyiqa rounds to float32 and so does this,
+operation by operation: the luma, and halving the picture. In saturated areas that rounding is all there is. pyiqa's
+BRISQUE is float32: this equals what pyiqa gives for a float64 picture to 1e-4, and float32 itself is up to 3 points
+away from that where a picture is saturated.
+
+The luma takes 1 byte a pixel, the picture at half size 2, a row of blocks some KB a column: 22 megapixels 64 MB,
+beside the 66 MB of pixels.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +25,7 @@ import numpy as np
 import scipy.io
 from scipy.special import gammaln
 
-from curation.scorers.mscn import WINDOW, block_sums, halved, luma, picture_sums
+from curation.scorers.mscn import WINDOW, block_sums, halved, luma, picture_sums, shared_sums
 from curation.scorers.protocol import Measure, Scorer, Unmeasurable
 from curation.scorers.pyiqa_scorer import PyiqaScorer
 from curation.scorers.weights import WeightFile, check_digest
@@ -79,9 +84,9 @@ class FusedScorer(Scorer):
             self._brisque = _brisque_parameters(self._weights["brisque"][0].path)
         self._check()
 
-    def measure(self, pixels: np.ndarray) -> Measure:
-        """What measures (H, W, 3) uint8 RGB; both metrics read one luma."""
-        grey = luma(pixels)
+    def measure(self, pixels: np.ndarray, sure: Sequence[str]) -> Measure:
+        """What measures (H, W, 3) uint8 RGB; both metrics read one luma, in one pass where both are sure."""
+        grey = Grey(luma(pixels), both=set(METRICS) <= set(sure))
 
         def by(metric: str) -> float:
             if metric == "niqe":
@@ -106,20 +111,48 @@ class FusedScorer(Scorer):
                 )
 
 
-def niqe(grey: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> float:
-    """NIQE (Mittal et al. 2013, equation 10) of a luma (H, W) float64 in [0, 255]; (36,) and (36, 36) parameters.
+class Grey:
+    """A picture's luma, (H, W) uint8, and its sums at full size, made when they are first asked for.
+
+    `both`: whether NIQE and BRISQUE will both be asked for; the first then makes both in one pass. That costs two
+    thirds more than NIQE's alone, and a fifth less than one after the other.
+    """
+
+    def __init__(self, luma: np.ndarray, both: bool) -> None:
+        self.luma = luma
+        self.height, self.width = (side // BLOCK * BLOCK for side in luma.shape)
+        self._both = both and self.height > 0 and self.width > 0
+
+    @functools.cached_property
+    def block_sums(self) -> np.ndarray:
+        """(blocks, MAPS, SUMS) of luma[:height, :width], see `mscn.block_sums`."""
+        if self._both:
+            return self._shared[0]
+        return block_sums(self.luma, self.height, self.width, BLOCK, WINDOW)
+
+    @functools.cached_property
+    def picture_sums(self) -> np.ndarray:
+        """(MAPS, SUMS), see `mscn.picture_sums`."""
+        return self._shared[1] if self._both else picture_sums(self.luma, WINDOW)
+
+    @functools.cached_property
+    def _shared(self) -> tuple[np.ndarray, np.ndarray]:
+        return shared_sums(self.luma, self.height, self.width, BLOCK, WINDOW)
+
+
+def niqe(grey: Grey, mean: np.ndarray, covariance: np.ndarray) -> float:
+    """NIQE (Mittal et al. 2013, equation 10), with the (36,) and (36, 36) parameters of pristine pictures.
 
     Raises Unmeasurable where a side is under 96 pixels, or fewer than two blocks can be described.
     """
-    height, width = (side // BLOCK * BLOCK for side in grey.shape)
-    if not height or not width:
+    if not grey.height or not grey.width:
         raise Unmeasurable(f"a side is under {BLOCK} px")
-    whole = np.ascontiguousarray(grey[:height, :width])
-    half = halved((whole / 255.0).astype(np.float32)).astype(np.float64) * 255.0
+    half = halved(grey.luma, grey.height, grey.width, 255)
+    small = BLOCK // 2
     features = np.concatenate(
         [
-            _block_features(block_sums(whole, BLOCK, WINDOW), BLOCK**2),
-            _block_features(block_sums(half, BLOCK // 2, WINDOW), (BLOCK // 2) ** 2),
+            _block_features(grey.block_sums, BLOCK**2),
+            _block_features(block_sums(half, grey.height // 2, grey.width // 2, small, WINDOW), small**2),
         ],
         axis=1,
     )
@@ -132,16 +165,16 @@ def niqe(grey: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> float:
     return _finite(float(away @ inverse @ away) ** 0.5)
 
 
-def brisque(grey: np.ndarray, coefficients: np.ndarray, vectors: np.ndarray) -> float:
-    """BRISQUE (Mittal et al. 2012) of a luma (H, W) float64 in [0, 255]; (N,) and (N, 36) of the regression.
+def brisque(grey: Grey, coefficients: np.ndarray, vectors: np.ndarray) -> float:
+    """BRISQUE (Mittal et al. 2012), with the (N,) coefficients and (N, 36) vectors of its regression.
 
     Raises Unmeasurable for a picture without variance.
     """
-    epsilon = float(np.finfo(np.float32).eps)
+    height, width = grey.luma.shape
+    half = halved(grey.luma, height, width, 1)
     features = [
-        feature
-        for image in (grey, halved(grey))
-        for feature in _picture_features(picture_sums(image, WINDOW, epsilon), image.size)
+        *_picture_features(grey.picture_sums, grey.luma.size),
+        *_picture_features(picture_sums(half, WINDOW), half.size),
     ]
     scaled = -1 + 2 * (np.array(features) - _RANGES[:, 0]) / (_RANGES[:, 1] - _RANGES[:, 0])
     kernel = np.exp(-_GAMMA * ((scaled - vectors) ** 2).sum(axis=1))

@@ -48,14 +48,14 @@ class Panel(Scorer):
         for part in self._parts:
             part.setup()
 
-    def measure(self, pixels: np.ndarray) -> Measure:
+    def measure(self, pixels: np.ndarray, sure: Sequence[str]) -> Measure:
         """What measures (H, W, 3) uint8 RGB; what only one part needs is computed when it is first asked."""
         begun: dict[int, Measure] = {}
 
         def by(metric: str) -> float:
             at = next(i for i, part in enumerate(self._parts) if metric in part.metrics)
             if at not in begun:
-                begun[at] = self._parts[at].measure(pixels)
+                begun[at] = self._parts[at].measure(pixels, sure)
             return begun[at](metric)
 
         return by

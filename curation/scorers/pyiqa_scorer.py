@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -63,7 +63,7 @@ class PyiqaScorer(Scorer):
             metric: build(metric, device=device, find=pinned(files)) for metric, files in self._weights.items()
         }
 
-    def measure(self, pixels: np.ndarray) -> Measure:
+    def measure(self, pixels: np.ndarray, sure: Sequence[str]) -> Measure:
         """What measures (H, W, 3) uint8 RGB, each metric by itself."""
         assert self._models, "setup() comes first"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,7 +26,7 @@ class Statistics(Panel):
         self._metrics = ("contrast", "mean", "fussy")
         self.computed: list[str] = []
 
-    def measure(self, pixels: np.ndarray) -> Measure:
+    def measure(self, pixels: np.ndarray, sure: Sequence[str]) -> Measure:
         def by(metric: str) -> float:
             self.computed.append(metric)
             if metric == "fussy" and pixels.shape[1] % 2:
