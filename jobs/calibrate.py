@@ -26,7 +26,7 @@ from curation.judge import MetricThreshold
 from curation.records import METRIC_PREFIX
 from curation.report.calibration import Findings, Wrong, areas, page
 from curation.report.parts import share
-from curation.scorers import lower_better, resolve
+from curation.scorers import ENGINES, lower_better, resolve
 from curation.scorers.detectors import DETECTORS
 from jobs import terminal
 from pipelines import claims, recipes
@@ -140,12 +140,11 @@ def _held(flags: argparse.Namespace, metrics: Sequence[Metric]) -> list[MetricTh
 def _job(flags: argparse.Namespace, base: FilterRecipe, metrics: tuple[Metric, ...]) -> CalibrateJob:
     learned = [metric.name for metric in metrics if metric.name not in DETECTORS]
     weights = resolve(learned, flags.weights) if learned else {}
-    specs = {name: ScorerSpec.of({name: files}, flags.engine or base.engine) for name, files in weights.items()}
     return CalibrateJob(
         good=flags.good,
         bad=flags.bad,
         metrics=metrics,
-        scorers=tuple(specs.get(metric.name) for metric in metrics),
+        scoring=ScorerSpec.of(weights, flags.engine or base.engine),
         degradations=FOR_CALIBRATION if flags.degrade else (),
         min_res=base.thresholds.min_res if flags.min_res is None else flags.min_res,
         max_pixels=flags.max_pixels,
@@ -236,7 +235,7 @@ def _parser() -> argparse.ArgumentParser:
         "--threshold", action="append", default=[], metavar="METRIC=NUMBER", help="a bound to keep; the others are set"
     )
     parser.add_argument("--weights", type=Path, help="folder with the metrics' weights (else pyiqa's cache)")
-    parser.add_argument("--engine", choices=["fused", "pyiqa"], help="who computes NIQE and BRISQUE (default fused)")
+    parser.add_argument("--engine", choices=ENGINES, help="who computes the metrics (default fused)")
     parser.add_argument("--min-res", type=int, help="both sides, pixels: smaller ones are left out (default 1024)")
     parser.add_argument("--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, help="larger pictures are left out")
     return parser

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import ray
@@ -19,15 +19,14 @@ import ray
 from curation.calibrate import Metric, Scores
 from curation.decode import decode, header
 from curation.degradations import Degradation, degrade
-from curation.judge import Thresholds, size
-from curation.records import Refusal
+from curation.judge import JPEG_QUALITY, Thresholds, size
+from curation.records import Picture, Refusal
 from curation.report.mosaic import jpeg, thumbnail
-from curation.scorers import Scorer
+from curation.scorers import Panel
 from curation.scorers.detectors import DETECTORS
-from pipelines.cluster import connected, each, memory_of_a_node
-from pipelines.scoring import ENGINES, ScorerSpec
-
-DETECTOR_BYTES_PER_PIXEL: Final = 40.0  # pixels, a luma and what is made of it
+from curation.scorers.protocol import refuse_flat
+from pipelines.cluster import connected, each, memory
+from pipelines.scoring import ScorerSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,12 +40,12 @@ class PictureFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CalibrateJob:
-    """What to score, and with what. `scorers`: a metric's spec, or None where it is a detector."""
+    """What to score, and with what."""
 
     good: Path
     bad: Path
     metrics: tuple[Metric, ...]
-    scorers: tuple[ScorerSpec | None, ...]
+    scoring: ScorerSpec  # of those of `metrics` that are no detectors
     degradations: tuple[Degradation, ...]  # made of each good picture
     min_res: int  # pixels, both sides: smaller ones are not scored, as in the filter
     max_pixels: int
@@ -110,8 +109,9 @@ def score_folders(job: CalibrateJob, watch: Callable[[int, int], None]) -> Gathe
     calls = [(file, job) for file in [*good, *bad]]
     specimens: list[Specimen] = []
     left_out: list[LeftOut] = []
+    most = max(_pixels(file.path, job.max_pixels) for file in [*good, *bad])
     with connected():
-        task = score_file.options(memory=_memory([*good, *bad], job))
+        task = score_file.options(memory=memory(job.scoring.bytes_per_pixel * most))
         for found in each(task, calls, watch):
             if isinstance(found, LeftOut):
                 left_out.append(found)
@@ -147,13 +147,8 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _memory(files: Sequence[PictureFile], job: CalibrateJob) -> int:
-    """Bytes that the largest picture takes to score: Ray keeps to it how many are scored at once."""
-    need = max((spec.bytes_per_pixel for spec in job.scorers if spec is not None), default=DETECTOR_BYTES_PER_PIXEL)
-    return int(min(need * max(_pixels(file.path, job.max_pixels) for file in files), 0.9 * memory_of_a_node()))
-
-
 def _pixels(path: Path, most: int) -> int:
+    """What scoring will hold: nothing for what is not scored."""
     seen = header(path.read_bytes())
     pixels = 0 if isinstance(seen, Refusal) else seen.width * seen.height
     return pixels if pixels <= most else 0
@@ -168,38 +163,53 @@ def score_file(file: PictureFile, job: CalibrateJob) -> list[Specimen] | LeftOut
     too_small = size(Thresholds(min_res=job.min_res), picture.width, picture.height)
     if too_small is not None:
         return LeftOut(name=str(file.path), refusal=too_small)
-    made = [_scored(picture.pixels, file.path.name, file.group, file.good, job)]
+    made = [_scored(picture, file.path.name, file.group, file.good, job)]
     seed = int(_digest(file.path)[:8], 16)  # the same noise for a picture, whatever lies beside it
     for kind in job.degradations if file.good else ():
         worse = degrade(picture.pixels, kind.kind, kind.amount, seed=seed)
-        made.append(_scored(np.ascontiguousarray(worse), file.path.name, kind.name, False, job))
+        quality = kind.amount if kind.kind == "jpeg" else 100.0  # what a header would say of the copy
+        copy = Picture(pixels=worse, format=picture.format, jpeg_quality=quality)
+        made.append(_scored(copy, file.path.name, kind.name, False, job))
     return made
 
 
-def _scored(pixels: np.ndarray, name: str, group: str, good: bool, job: CalibrateJob) -> Specimen:
-    timed = [_timed(pixels, metric, spec) for metric, spec in zip(job.metrics, job.scorers, strict=True)]
+def _scored(picture: Picture, name: str, group: str, good: bool, job: CalibrateJob) -> Specimen:
+    """All of a picture's scores, none of them a number where it is flat: the filter refuses it then before any."""
+    flat = refuse_flat((), picture.pixels) is not None
+    timed = [(math.nan, 0.0) if flat else _timed(picture, metric.name, job.scoring) for metric in job.metrics]
     return Specimen(
         name=name,
         group=group,
         good=good,
-        width=pixels.shape[1],
-        height=pixels.shape[0],
+        width=picture.width,
+        height=picture.height,
         scores=tuple(score for score, _ in timed),
         seconds=tuple(seconds for _, seconds in timed),
-        jpeg=jpeg(thumbnail(pixels)),
+        jpeg=jpeg(thumbnail(picture.pixels)),
     )
 
 
-def _timed(pixels: np.ndarray, metric: Metric, spec: ScorerSpec | None) -> tuple[float, float]:
-    """The score and the seconds that it took."""
-    scorer = None if spec is None else _ready(spec)
+def _timed(picture: Picture, metric: str, spec: ScorerSpec) -> tuple[float, float]:
+    """The score, as the ledger would hold it, and the seconds that it took."""
+    panel = _panel(spec)
     started = time.perf_counter()
-    score = DETECTORS[metric.name].measure(pixels) if scorer is None else scorer.score(pixels).scores[metric.name]
+    score = float(np.float32(_score(picture, metric, panel)))
     return score, time.perf_counter() - started
 
 
-@functools.lru_cache(maxsize=16)
-def _ready(spec: ScorerSpec) -> Scorer:
-    scorer = ENGINES[spec.engine](dict(spec.weights))
-    scorer.setup()
-    return scorer
+def _score(picture: Picture, metric: str, panel: Panel) -> float:
+    if metric == JPEG_QUALITY:
+        return picture.jpeg_quality
+    if metric in DETECTORS:
+        return DETECTORS[metric].measure(picture.pixels)
+    small = panel.reduced(picture.pixels, (metric,))
+    if small is not None:
+        return panel.score_reduced([small])[0].scores[metric]
+    return panel.score(picture.pixels, (metric,)).scores[metric]
+
+
+@functools.lru_cache(maxsize=1)
+def _panel(spec: ScorerSpec) -> Panel:
+    panel = Panel(dict(spec.weights), spec.engine)
+    panel.setup()
+    return panel

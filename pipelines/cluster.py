@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,8 +33,13 @@ def cores() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
-def memory_of_a_node() -> float:
-    """Bytes of memory of the largest node, as Ray counts them."""
+def memory(need: float) -> int:
+    """The memory to ask for where a task needs `need` bytes: no more than a node has, or it would wait for ever."""
+    return int(min(need, 0.9 * _memory_of_a_node()))
+
+
+@functools.cache
+def _memory_of_a_node() -> float:
     return max((node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 
 from curation.decode import decode
 from curation.records import Picture, Reason
 from curation.scorers import FusedScorer, PyiqaScorer, resolve
-from curation.scorers.mscn import halved, luma
+from curation.scorers.fused import BLOCK
+from curation.scorers.mscn import WINDOW, block_sums, halved, luma, picture_sums, shared_sums
 from curation.scorers.pyiqa_build import build
 from curation.scorers.weights import pinned
 from tests.conftest import SHARED
@@ -45,7 +48,7 @@ def brisque64(official: Path) -> Callable[[np.ndarray], float]:
     model = build("brisque", device=torch.device("cpu"), find=pinned(resolve(("brisque",), official)["brisque"]))
 
     def score(pixels: np.ndarray) -> float:
-        return float(model(torch.from_numpy(luma(pixels))[None, None] / 255))
+        return float(model(torch.from_numpy(luma(pixels).astype(np.float64))[None, None] / 255))
 
     return score
 
@@ -135,11 +138,50 @@ def test_luma_rounds_ties_as_float32_does() -> None:
     assert 0 < (luma(ties) % 2).mean() < 1  # some up, some down
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (9, 14), (96, 97)])
-def test_halving_keeps_what_is_linear_and_has_matlabs_size(shape: tuple[int, int]) -> None:
-    height, width = shape
-    half = halved(np.full(shape, 7.0))
-    assert half.shape == (-(-height // 2), -(-width // 2))
-    assert half == pytest.approx(7.0)
-    ramp = halved(np.tile(np.arange(width, dtype=np.float64), (height, 1)))
-    assert ramp[0, 2:-2] == pytest.approx(2 * np.arange(half.shape[1])[2:-2] + 0.5)
+@pytest.mark.parametrize(
+    ("shape", "scale"),
+    [((8, 8), 1), ((9, 14), 1), ((11, 250), 1), ((BLOCK, BLOCK), 255), ((2 * BLOCK, 3 * BLOCK), 255)],
+)
+def test_halving_is_pyiqas_to_the_last_bit(shape: tuple[int, int], scale: int) -> None:
+    from pyiqa.matlab_utils import imresize
+
+    grey = np.random.default_rng(2).integers(0, 256, shape, dtype=np.uint8)
+    theirs = imresize(torch.from_numpy(grey / scale)[None, None], scale=0.5, antialiasing=True)[0, 0].numpy() * scale
+    assert np.array_equal(halved(grey, *shape, scale), theirs)
+    padded = np.pad(grey, ((0, 5), (0, 3)))
+    assert np.array_equal(halved(padded, *shape, scale), theirs)
+
+
+def normalised(image: np.ndarray, mode: Literal["edge", "constant"]) -> np.ndarray:
+    """MSCN as the papers write it, in float64."""
+    window = np.outer(WINDOW, WINDOW)
+    padded = np.pad(image.astype(np.float64), 3, mode=mode)
+    mean, power = (scipy.signal.correlate2d(values, window, "valid") for values in (padded, padded**2))
+    return (image - mean) / (np.sqrt(np.abs(power - mean**2)) + 1)
+
+
+def summed(values: np.ndarray) -> np.ndarray:
+    """(MAPS, SUMS) of a normalised picture or block, neighbours wrapped around it."""
+    maps = [values, *(values * np.roll(values, shift, (0, 1)) for shift in ((0, 1), (1, 0), (1, 1), (1, -1)))]
+    return np.array(
+        [[(m < 0).sum(), (m > 0).sum(), (m[m < 0] ** 2).sum(), (m[m > 0] ** 2).sum(), np.abs(m).sum()] for m in maps]
+    )
+
+
+@pytest.mark.parametrize("shape", [(96, 96), (97, 193), (200, 120), (100, 2049), (96, 2050), (99, 2051), (98, 2115)])
+def test_sums_are_those_of_the_papers_whatever_the_size(shape: tuple[int, int]) -> None:
+    """Sizes around the columns that are filtered at a time, and crops that end at a border and before one."""
+    grey = np.random.default_rng(3).normal(128, 60, shape).clip(0, 255).astype(np.uint8)
+    height, width = (side // BLOCK * BLOCK for side in shape)
+    cropped = normalised(grey[:height, :width], "edge")
+    blocks = [
+        summed(cropped[top : top + BLOCK, left : left + BLOCK])
+        for left in range(0, width, BLOCK)  # down a column first
+        for top in range(0, height, BLOCK)
+    ]
+    assert block_sums(grey, height, width, BLOCK, WINDOW) == pytest.approx(np.array(blocks), rel=1e-9)
+    whole = summed(normalised(grey, "constant"))
+    assert picture_sums(grey, WINDOW) == pytest.approx(whole, rel=1e-9)
+    shared = shared_sums(grey, height, width, BLOCK, WINDOW)
+    assert shared[0] == pytest.approx(np.array(blocks), rel=1e-9)
+    assert shared[1] == pytest.approx(whole, rel=1e-9)
