@@ -124,13 +124,19 @@ class Distribution:
     missing: int  # pictures without a number
 
 
+def check_share(share: float, what: str) -> None:
+    """Raises ValueError for a share outside of (0, 1]; `what` is for the message."""
+    if not 0.0 < share <= 1.0:
+        raise ValueError(f"the {what} is {share:g}: give a share above 0 and at most 1")
+
+
 def for_pass_rate(scores: Scores, share: float, held: Sequence[MetricThreshold] = ()) -> tuple[MetricThreshold, ...]:
     """Bounds that at least `share` of the good pictures pass, all metrics together; see `even_bounds`.
 
     `held` are bounds that stay as they are. Raises ValueError for a share outside of (0, 1], without good pictures,
     or where too few of them have all scores and pass what is held.
     """
-    _check_share(share, "pass rate")
+    check_share(share, "pass rate")
     assert scores.good is not None, "somebody said which are good"
     if not scores.good.any():
         raise ValueError("no good picture could be scored: a pass rate needs some")
@@ -145,7 +151,7 @@ def for_yield(
 
     Raises ValueError for a share outside of (0, 1], or where fewer rows have all scores and pass what is held.
     """
-    _check_share(share, "yield")
+    check_share(share, "yield")
     return _bounds(scores, np.ones(len(scores.values), bool), math.ceil(share * rows - 1e-9), held)
 
 
@@ -296,11 +302,6 @@ def from_ledger(store: Store, metrics: Sequence[Metric]) -> LedgerScores:
         rows=total,
         partly=partly,
     )
-
-
-def _check_share(share: float, what: str) -> None:
-    if not 0.0 < share <= 1.0:
-        raise ValueError(f"the {what} is {share:g}: give a share above 0 and at most 1")
 
 
 def evidence(lines: Sequence[Line], found: Sequence[Cost], areas: dict[str, float]) -> dict[str, Any]:

@@ -19,7 +19,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation import ledger
-from curation.calibrate import Metric, confusion, costs, evidence, for_pass_rate, for_yield, from_ledger, passing
+from curation.calibrate import (
+    Metric,
+    check_share,
+    confusion,
+    costs,
+    evidence,
+    for_pass_rate,
+    for_yield,
+    from_ledger,
+    passing,
+)
 from curation.decode import DEFAULT_MAX_PIXELS
 from curation.degradations import FOR_CALIBRATION
 from curation.judge import MetricThreshold
@@ -71,23 +81,29 @@ def _check_flags(flags: argparse.Namespace) -> None:
         raise ValueError("--pass-rate is a share of good pictures, which a ledger can't tell: give a --yield")
     if flags.degrade and not folders:
         raise ValueError("--degrade makes bad pictures of good ones: give --good and --bad")
+    check_share(_wished(flags), "pass rate" if folders else "yield")
+
+
+def _wished(flags: argparse.Namespace) -> float:
+    """The share that is to pass."""
+    said, default = (flags.yield_, DEFAULT_YIELD) if flags.ledger else (flags.pass_rate, DEFAULT_PASS_RATE)
+    return default if said is None else float(said)
 
 
 def _by_pass_rate(flags: argparse.Namespace, out: Store) -> None:
     base = recipes.laion_hr()
     metrics = tuple(map(_metric, flags.metrics.split(",") if flags.metrics else base.metrics))
-    rate = DEFAULT_PASS_RATE if flags.pass_rate is None else flags.pass_rate
     held = _held(flags, metrics)
     job = _job(flags, base, metrics)
     with terminal.Bar("calibrate", "file") as bar:
         gathered = score_folders(job, bar)
     scores = gathered.table(metrics)
-    bounds = for_pass_rate(scores, rate, held)
+    bounds = for_pass_rate(scores, _wished(flags), held)
     prices = costs(scores, bounds)
     at = [price.metric for price in prices]
     bounds = tuple(sorted(bounds, key=lambda one: at.index(one.metric)))
     found = Findings(
-        wish=f"{share(rate, 1)} of the good pictures",
+        wish=f"{share(_wished(flags), 1)} of the good pictures",
         thresholds=bounds,
         lines=tuple(confusion(scores, bounds)),
         costs=tuple(prices),
@@ -109,13 +125,15 @@ def _by_yield(flags: argparse.Namespace, out: Store) -> None:
     names = flags.metrics.split(",") if flags.metrics else base.metrics
     if unknown := [name for name in names if name not in scored]:
         raise ValueError(f"{store.root} has no scores of {', '.join(unknown)}: it has {', '.join(scored)}")
-    wished = DEFAULT_YIELD if flags.yield_ is None else flags.yield_
     metrics = tuple(map(_metric, names))
     held = _held(flags, metrics)
     known = from_ledger(store, metrics)
-    bounds = for_yield(known.scores, wished, known.rows, held)
+    bounds = for_yield(known.scores, _wished(flags), known.rows, held)
     found = Findings(
-        wish=f"{share(wished, 1)} of the ledger's rows", thresholds=bounds, lines=(known.line(bounds),), ledger=known
+        wish=f"{share(_wished(flags), 1)} of the ledger's rows",
+        thresholds=bounds,
+        lines=(known.line(bounds),),
+        ledger=known,
     )
     _write(out, base, found)
     _print(found)
