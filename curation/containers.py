@@ -14,22 +14,12 @@ from typing import Final
 import numpy as np
 from PIL import Image, PngImagePlugin, WebPImagePlugin
 
-from curation.records import Reason, Refusal, Stage
+from curation.records import Header, Reason, Refusal, Stage
 
 try:  # pillow-simd, and Pillow before 11.3, have none
     from PIL import AvifImagePlugin
 except ImportError:
     AvifImagePlugin = None  # type: ignore[assignment]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Header:
-    """What a picture's header promises: format, size in pixels once upright, EXIF orientation (1 to 8)."""
-
-    format: str  # "jpeg", "png", "webp", "avif"
-    width: int
-    height: int
-    orientation: int
 
 
 class Refused(Exception):
@@ -49,12 +39,12 @@ class Opened:
     body: bytes
 
 
-def upright(name: str, width: int, height: int, orientation: int) -> Header:
+def upright(name: str, width: int, height: int, orientation: int, jpeg_quality: float = 100.0) -> Header:
     if not width or not height:
         raise Refused(Reason.CORRUPT, f"{name}: {width} × {height} pixels")
     if orientation >= 5:
         width, height = height, width
-    return Header(format=name, width=width, height=height, orientation=orientation)
+    return Header(format=name, width=width, height=height, orientation=orientation, jpeg_quality=jpeg_quality)
 
 
 def exif_orientation(exif: bytes) -> int:
@@ -193,19 +183,49 @@ def open_png(body: bytes) -> Opened:
     )
 
 
+def glance_png(start: bytes) -> Header | None:
+    """The header in a PNG's first bytes, None where its pixels have not begun: what precedes them may say APNG."""
+    orientation, size = 1, b""
+    for kind, at, end in _png_heads(start):
+        if kind == b"IDAT":
+            if len(size) != 8:
+                raise Refused(Reason.CORRUPT, "png: no header")
+            width, height = struct.unpack(">II", size)
+            return upright("png", width, height, orientation)
+        if end + 4 > len(start):
+            return None
+        payload = start[at:end]
+        if kind == b"IHDR":
+            size = payload[:8]
+        elif zlib.crc32(payload, zlib.crc32(kind)) != int.from_bytes(start[end : end + 4], "big"):
+            continue  # as in `open_png`: a chunk that makes no pixels counts if it is sound
+        elif kind == b"acTL" and len(payload) == 8 and int.from_bytes(payload[:4], "big") > 1:
+            raise Refused(Reason.ANIMATED, f"png: {int.from_bytes(payload[:4], 'big')} frames")
+        elif kind == b"eXIf":
+            orientation = exif_orientation(payload)
+    return None
+
+
 def _png_chunks(body: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(type, start, end) of each chunk's payload, up to IEND and with it."""
-    at = len(PNG_MAGIC)
-    while True:
-        length, kind = int.from_bytes(body[at : at + 4], "big"), body[at + 4 : at + 8]
-        if len(kind) == 4 and not kind.isalpha():
-            raise Refused(Reason.CORRUPT, f"png: chunk {kind.hex()} at byte {at}")
-        if at + 12 + length > len(body):
+    """(type, start, end) of each chunk's payload, up to IEND and with it, all of it there."""
+    for kind, start, end in _png_heads(body):
+        if end + 4 > len(body):
             raise Refused(Reason.TRUNCATED, f"png: ends in chunk {kind!r}")
-        yield kind, at + 8, at + 8 + length
+        yield kind, start, end
         if kind == b"IEND":
             return
-        at += 12 + length
+    raise Refused(Reason.TRUNCATED, "png: ends between two chunks")
+
+
+def _png_heads(body: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(type, start, end) of each chunk whose length and type are there, however much of its payload is."""
+    at = len(PNG_MAGIC)
+    while len(kind := body[at + 4 : at + 8]) == 4:
+        if not kind.isalpha():
+            raise Refused(Reason.CORRUPT, f"png: chunk {kind.hex()} at byte {at}")
+        start, end = at + 8, at + 8 + int.from_bytes(body[at : at + 4], "big")
+        yield kind, start, end
+        at = end + 4
 
 
 def check_rows(image: Image.Image, body: bytes) -> None:
@@ -273,6 +293,12 @@ def _webp_chunks(body: bytes) -> Iterator[tuple[bytes, int, int]]:
             raise Refused(Reason.CORRUPT, f"webp: chunk {body[at : at + 4]!r} is longer than the file")
         yield body[at : at + 4], at + 8, at + 8 + length
         at += 8 + length + length % 2
+
+
+def glance_webp(start: bytes) -> Header | None:
+    """The header in a WebP's first bytes: its canvas as it lies, since the EXIF that may turn it comes last."""
+    size = _webp_size(start[12:16], start[20:36]) if len(start) >= 36 else None
+    return upright("webp", *size, 1) if size is not None else None
 
 
 def _webp_size(kind: bytes, payload: bytes) -> tuple[int, int] | None:

@@ -26,7 +26,6 @@ from PIL import Image, ImageCms, ImageFile
 from curation.containers import (
     PILLOW_ERRORS,
     PNG_MAGIC,
-    Header,
     Opened,
     Refused,
     check_rows,
@@ -37,7 +36,7 @@ from curation.containers import (
     open_webp,
 )
 from curation.jpeg import check_scans, open_jpeg
-from curation.records import Picture, Reason, Refusal
+from curation.records import Header, Picture, Reason, Refusal
 
 #: 134 million pixels: above the largest phone cameras' 108, and about 1 GB while a picture is converted.
 DEFAULT_MAX_PIXELS: Final = 1 << 27
@@ -69,7 +68,11 @@ def decode(body: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture | Refus
     image = _to_srgb(image)
     if opened.header.orientation in _TURNS:
         image = image.transpose(_TURNS[opened.header.orientation])
-    return Picture(pixels=np.array(image, dtype=np.uint8, order="C"), format=opened.header.format)
+    return Picture(
+        pixels=np.array(image, dtype=np.uint8, order="C"),
+        format=opened.header.format,
+        jpeg_quality=opened.header.jpeg_quality,
+    )
 
 
 def _opened(body: bytes) -> Opened:

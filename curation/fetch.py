@@ -33,6 +33,7 @@ import fsspec
 import pyarrow as pa
 
 from curation.fetch_settings import FetchSettings
+from curation.glance import Look, unseen
 from curation.hosts import HostSlots, Resolver
 from curation.records import Fetched, Link, Reason
 from curation.transport import Transport
@@ -50,8 +51,10 @@ class ResolverDown(RuntimeError):
     """Not one name of a chunk could be resolved: this machine's DNS is broken, not the links."""
 
 
-def fetch(links: Sequence[Link], settings: FetchSettings) -> Iterator[Fetched]:
+def fetch(links: Sequence[Link], settings: FetchSettings, look: Look = unseen) -> Iterator[Fetched]:
     """Downloads `links`: exactly one `Fetched` for each, in the order they end, bytes exactly as they came.
+
+    What `look` refuses by a body's first bytes ends with that refusal, and the rest of it is not read.
 
     The caller sets the pace: while it works on one, at most 2 x `settings.threads` + 8 others are held. Closing
     the iterator early stops the downloads and waits for the requests under way, at most `settings.read_timeout`
@@ -62,7 +65,7 @@ def fetch(links: Sequence[Link], settings: FetchSettings) -> Iterator[Fetched]:
     """
     if not links:
         return
-    run = _Run(links, settings)
+    run = _Run(links, settings, look)
     unresolved: list[Fetched] = []
     try:
         for fetched in run.results():
@@ -105,7 +108,7 @@ class _Failures:
 class _Run:
     """One chunk on its way through img2dataset, on a thread of its own."""
 
-    def __init__(self, links: Sequence[Link], settings: FetchSettings) -> None:
+    def __init__(self, links: Sequence[Link], settings: FetchSettings, look: Look) -> None:
         self._links = links
         self._settings = settings
         self._stopped = threading.Event()
@@ -115,7 +118,7 @@ class _Run:
         self.resolver = Resolver(settings.threads)
         self._turns = Turns([link.url for link in links], settings, HostSlots(settings.per_host))
         self._img2dataset = _img2dataset()
-        self._transport = Transport(settings, self.resolver, self._img2dataset.is_disallowed)
+        self._transport = Transport(settings, self.resolver, self._img2dataset.is_disallowed, look)
         self._thread = threading.Thread(target=self._download, name="img2dataset", daemon=True)
         self._thread.start()
 
@@ -218,7 +221,18 @@ class _Run:
         if turn is None:
             raise RuntimeError("img2dataset downloaded a link by itself: this is a defect")
         key = self._links[turn.index].key
-        self._ready.put(Fetched(key=key, body=body, refusal=turn.refusal, attempts=turn.attempts, seconds=turn.spent))
+        self._ready.put(
+            Fetched(
+                key=key,
+                body=body,
+                refusal=turn.refusal,
+                header=turn.header,
+                attempts=turn.attempts,
+                seconds=turn.spent,
+                bytes_read=turn.bytes_read,
+                bytes_spared=turn.bytes_spared,
+            )
+        )
 
 
 def _img2dataset() -> ModuleType:

@@ -16,9 +16,19 @@ from curation.records import Reason
 
 _NO_PAYLOAD: Final = frozenset((0x00, 0x01, 0xD8, *range(0xD0, 0xD8)))
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_APP1, _APP2, _EOI, _SOS, _DHT, _DRI = 0xE1, 0xE2, 0xD9, 0xDA, 0xC4, 0xDD
+_APP1, _APP2, _EOI, _SOS, _DHT, _DQT, _DRI = 0xE1, 0xE2, 0xD9, 0xDA, 0xC4, 0xDB, 0xDD
 #: Segments Pillow needs: tables, frame, scan, JFIF, Adobe's transform; of APP2 the colour profile alone.
-_JPEG_KEPT: Final = frozenset((*_FRAMES, _DHT, 0xDB, _DRI, 0xE0, 0xEE))
+_JPEG_KEPT: Final = frozenset((*_FRAMES, _DHT, _DQT, _DRI, 0xE0, 0xEE))
+
+
+#: The luma quantisation table that most encoders scale (T.81, table K.1); its order does not matter here.
+_LUMA: Final = np.array(
+    [
+        16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29,
+        51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92, 49, 64, 78, 87, 103, 121,
+        120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
+    ]
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +89,7 @@ def _frame(marker: int, payload: bytes) -> _Frame:
 
 def open_jpeg(body: bytes) -> Opened:
     """Walks up to the first scan. What follows the end marker (a gain map, a maker's trailer) is not looked at."""
-    kept, at, orientation, frame = [b"\xff\xd8"], 2, 1, None
+    kept, at, orientation, frame, quality = [b"\xff\xd8"], 2, 1, None, 100.0
     while True:
         marker, start, at = _segment(body, at)
         if marker in (_SOS, _EOI):
@@ -88,16 +98,39 @@ def open_jpeg(body: bytes) -> Opened:
             frame = _frame(marker, body[start:at])
         if marker == _APP1 and orientation == 1 and body.startswith(b"Exif\0", start):
             orientation = exif_orientation(body[start:at])
+        if marker == _DQT:
+            quality = min(quality, _quality(body[start:at]))
         if marker in _JPEG_KEPT or (marker == _APP2 and body.startswith(b"ICC_PROFILE\0", start)):
             kept.append(body[start - 4 : at])
     if frame is None or marker == _EOI:
         raise Refused(Reason.CORRUPT, "jpeg: no frame before the first scan")
     kept.append(body[start - 4 :])
     return Opened(
-        header=upright("jpeg", frame.width, frame.height, orientation),
+        header=upright("jpeg", frame.width, frame.height, orientation, quality),
         open=JpegImagePlugin.JpegImageFile,
         body=b"".join(kept),
     )
+
+
+#: Sum of the entries of libjpeg's luma table (T.81, K.1) at quality 1 to 100, as jpeg_quality_scaling makes them.
+_LUMA_SUMS: Final = np.array(
+    [np.clip((_LUMA * (5000 // q if q < 50 else 200 - 2 * q) + 50) // 100, 1, 255).sum() for q in range(1, 101)]
+)
+
+
+def _quality(tables: bytes) -> float:
+    """The quality at which libjpeg's luma table has the sum of table 0 of a DQT segment; 100 where it has none.
+
+    Exact for tables by libjpeg; another encoder's are placed by how coarse they are on the whole.
+    """
+    at = 0
+    while at < len(tables):
+        wide, number = tables[at] >> 4 != 0, tables[at] & 15
+        entries = np.frombuffer(tables[at + 1 : at + 65 + 64 * wide], ">u2" if wide else "u1")
+        if number == 0 and len(entries) == 64:
+            return float(np.float32(np.interp(-int(entries.sum()), -_LUMA_SUMS, np.arange(1, 101))))
+        at += 65 + 64 * wide
+    return 100.0
 
 
 class _Scans:

@@ -14,6 +14,7 @@ from typing import Final
 
 from curation.records import Link, Reason, Refusal, Row, Stage
 
+JPEG_QUALITY: Final = "jpeg_quality"  # the metric that a picture's header gives, on libjpeg's scale
 _DECLARED: Final = frozenset({Reason.DECLARED_TOO_SMALL, Reason.DECLARED_UNSAFE, Reason.DECLARED_WATERMARK})
 _REOPENED: Final = frozenset({Reason.NOT_MEASURED, Reason.NOT_STORED})
 
@@ -79,12 +80,27 @@ def size(thresholds: Thresholds, width: int, height: int) -> Refusal | None:
 
 
 def quality(thresholds: Thresholds, scores: Mapping[str, float]) -> Refusal | None:
-    """Refuses when any metric votes against; the detail names each that did, with its score."""
-    against = [t for t in thresholds.metrics if not t.passes(scores[t.metric])]
+    """Refuses when any of the metrics in `scores` votes against. The others' votes are not needed then.
+
+    The detail names each that voted against, with its score, and each that was not computed.
+    """
+    against = [t for t in thresholds.metrics if t.metric in scores and not t.passes(scores[t.metric])]
     if not against:
         return None
     votes = "; ".join(f"{t.metric} {scores[t.metric]:.3f}, wanted {t}" for t in against)
+    if rest := [t.metric for t in thresholds.metrics if t.metric not in scores]:
+        votes += f"; not computed: {', '.join(rest)}"
     return Refusal(reason=Reason.LOW_QUALITY, stage=Stage.JUDGE, detail=votes)
+
+
+def missing(row: Row, thresholds: Thresholds) -> tuple[str, ...]:
+    """The metrics that vote and were never computed for this row."""
+    return tuple(t.metric for t in thresholds.metrics if t.metric not in row.scores)
+
+
+def is_unscored(row: Row) -> bool:
+    """Whether a judged row waits for scores, and for nothing else."""
+    return row.reason is Reason.NOT_MEASURED and row.stage is Stage.SCORE
 
 
 def judge(row: Row, thresholds: Thresholds) -> Row:
@@ -117,13 +133,14 @@ def _verdict(row: Row, thresholds: Thresholds) -> Refusal | None:
     by_size = size(thresholds, row.width, row.height)
     if by_size is not None:
         return by_size
-    missing = [t.metric for t in thresholds.metrics if t.metric not in row.scores]
-    if missing:
-        return Refusal(reason=Reason.NOT_MEASURED, stage=Stage.SCORE, detail=f"no {', '.join(missing)}")
     by_quality = quality(thresholds, row.scores)
-    if by_quality is None and not row.stored:
+    if by_quality is not None:
+        return by_quality
+    if rest := missing(row, thresholds):
+        return Refusal(reason=Reason.NOT_MEASURED, stage=Stage.SCORE, detail=f"no {', '.join(rest)}")
+    if not row.stored:
         return Refusal(reason=Reason.NOT_STORED, stage=Stage.JUDGE, detail="passes; its bytes were not kept")
-    return by_quality
+    return None
 
 
 def _listed(reason: Reason, detail: str) -> Refusal:

@@ -39,7 +39,12 @@ def units(store: Store) -> Iterator[str]:
 
 
 def encode(rows: Sequence[Row], metrics: tuple[str, ...], about: Mapping[str, Any]) -> bytes:
-    """A part's bytes: `rows` in list order, `about` (recipe, weight hashes) as JSON in the Parquet metadata."""
+    """A part's bytes: `rows` in list order, `about` (recipe, weight hashes) as JSON in the Parquet metadata.
+
+    One column for each of `metrics`, and for every other of which a row has a score: none is ever lost.
+    """
+    others = {metric for row in rows for metric in row.scores} - set(metrics)
+    metrics = (*metrics, *sorted(others))
     schema = ledger_schema(metrics).with_metadata(
         {_VERSION: str(SCHEMA_VERSION).encode(), _ABOUT: json.dumps(about, sort_keys=True).encode()}
     )

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 KEY_DIGITS: Final = 16
 
 
@@ -135,14 +135,36 @@ class Link:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Header:
+    """What a picture's header promises: format, size in pixels once upright, EXIF orientation (1 to 8)."""
+
+    format: str  # "jpeg", "png", "webp", "avif"
+    width: int
+    height: int
+    orientation: int
+    jpeg_quality: float = 100.0  # libjpeg's scale of 1 to 100, from the quantisation table; 100 for other formats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """What the first bytes of a file say. With a refusal, the rest of it is not worth having."""
+
+    header: Header | None = None
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Fetched:
     """What a URL answered: its bytes exactly as they came, or a refusal."""
 
     key: str
     body: bytes | None
     refusal: Refusal | None
+    header: Header | None  # of a picture that was refused by it
     attempts: int
     seconds: float
+    bytes_read: int
+    bytes_spared: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,6 +173,7 @@ class Picture:
 
     pixels: np.ndarray = field(repr=False)
     format: str  # "jpeg", "png", "webp", "avif"
+    jpeg_quality: float = 100.0  # as in `Header`
 
     @property
     def height(self) -> int:
@@ -179,6 +202,9 @@ class Row:
     detail: str = ""
     attempts: int = 0
     seconds: float = 0.0  # spent on this URL: download (all tries), decoding, scoring
+    bytes_read: int = 0  # that came for this URL in all, HTTP's headers included
+    bytes_spared: int = 0  # of the length the server declared, not read since the picture's header was refused
+    ended: float = 0.0  # when its story ended, seconds since 1970; 0 for what no run has looked at
 
 
 METRIC_PREFIX: Final = "score_"
@@ -209,6 +235,9 @@ _FIXED_FIELDS: Final = (
     pa.field("detail", pa.string(), nullable=False),
     pa.field("attempts", pa.int32(), nullable=False),
     pa.field("seconds", pa.float32(), nullable=False),
+    pa.field("bytes_read", pa.int64(), nullable=False),
+    pa.field("bytes_spared", pa.int64(), nullable=False),
+    pa.field("ended", pa.float64(), nullable=False),
 )
 
 

@@ -14,16 +14,21 @@ from typing import Any
 
 from curation import ledger
 from curation.duplicates import find_duplicates
-from curation.judge import Thresholds, judge
+from curation.judge import Thresholds, is_unscored, judge, missing
 from curation.records import Reason, Row, Stage
 from shards.store import Store
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Changes:
-    """What settling did, or would do: (reason before, reason after) -> rows, the unchanged ones included."""
+    """What settling did, or would do.
+
+    `moves`: (reason before, reason after) -> rows, the unchanged ones included. `unscored`: (the metrics still to
+    be computed, whether the row's original was kept) -> rows whose verdict waits for that.
+    """
 
     moves: Counter[tuple[Reason, Reason]]
+    unscored: Counter[tuple[tuple[str, ...], bool]]
 
     @property
     def funnel(self) -> Counter[Reason]:
@@ -50,13 +55,15 @@ def settle(
     units = list(ledger.units(store))
     duplicates = _duplicates(store, units, thresholds, max_distance)
     moves: Counter[tuple[Reason, Reason]] = Counter()
+    unscored: Counter[tuple[tuple[str, ...], bool]] = Counter()
     for unit in units:
         before = ledger.read(store, unit)
         after = [_ending(judge(row, thresholds), duplicates) for row in before]
         moves.update((old.reason, new.reason) for old, new in zip(before, after, strict=True))
+        unscored.update((missing(row, thresholds), row.stored) for row in after if is_unscored(row))
         if write and (after != before or ledger.about(store, unit) != about):
             ledger.write(store, unit, after, metrics, about)
-    return Changes(moves=moves)
+    return Changes(moves=moves, unscored=unscored)
 
 
 def _duplicates(

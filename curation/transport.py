@@ -10,6 +10,7 @@ handed back, so that each hop waits its turn at its own host and is checked anew
 * Proxies from the environment are not used: behind one, the address checked is not the address reached.
 * A login in a URL (`http://user:word@host/`) is never sent: a list's passwords are not ours to use.
 * The body is handed on as it came, whatever its Content-Type says (servers lie both ways): decoding decides.
+* Its first kilobytes are shown to a `Look`; where that refuses, the connection is closed and the rest not read.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from email.message import Message
 from email.utils import parsedate_to_datetime
@@ -34,10 +35,12 @@ import certifi
 
 from curation.addresses import is_public
 from curation.fetch_settings import FetchSettings
+from curation.glance import LOOKS, Look, unseen
 from curation.hosts import NoAnswer, Resolver, UnknownHost
-from curation.records import Reason, Refusal, Stage
+from curation.records import Header, Reason, Refusal, Seen, Stage
 
 _PIECE: Final = 1 << 16  # bytes per read
+_BUFFER: Final = 1 << 12  # bytes read ahead: what a refused header has cost beside its own
 _MOST_ADDRESSES: Final = 3  # tried of one host
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _PORTS: Final = {"http": 80, "https": 443}
@@ -64,6 +67,9 @@ class Answer:
     body: io.BytesIO | None = None
     location: str | None = None  # where a redirect points, absolute
     refusal: Refusal | None = None
+    header: Header | None = None  # the picture's, where that is what was refused
+    bytes_read: int = 0  # off the wire, HTTP's headers included
+    bytes_spared: int = 0  # of the declared length, when the picture's header was refused
     pause: float | None = None  # seconds the server asks to be left alone for: its Retry-After
 
 
@@ -106,6 +112,7 @@ class _Refused(Exception):
         super().__init__(detail)
         self.reason = reason
         self.pause = pause
+        self.bytes_read = 0
 
 
 class _Wire(io.RawIOBase):
@@ -116,11 +123,11 @@ class _Wire(io.RawIOBase):
         self._sock = sock
         self._read_timeout = read_timeout
         self._ends_at = ends_at
-        self._came = 0  # bytes so far
+        self.came = 0  # bytes so far
 
     def makefile(self, mode: str) -> io.BufferedReader:
         assert mode == "rb"
-        return io.BufferedReader(self, _PIECE)
+        return io.BufferedReader(self, _BUFFER)
 
     def readable(self) -> bool:
         return True
@@ -136,27 +143,32 @@ class _Wire(io.RawIOBase):
             if left <= self._read_timeout:
                 raise self._out_of_time() from late
             raise _Refused(Reason.TIMED_OUT, f"no byte for {self._read_timeout:g} s") from late
-        self._came += count
+        self.came += count
         return count
 
     def _out_of_time(self) -> _Refused:
-        if self._came:
-            return _Refused(Reason.TOO_SLOW, f"{self._came} bytes had come when the URL's time was up")
+        if self.came:
+            return _Refused(Reason.TOO_SLOW, f"{self.came} bytes had come when the URL's time was up")
         return _Refused(Reason.TIMED_OUT, "no byte had come when the URL's time was up")
 
 
 class Transport:
-    """Makes requests, from many threads at once. `disallowed` is img2dataset's reading of X-Robots-Tag."""
+    """Makes requests, from many threads at once.
+
+    `disallowed` is img2dataset's reading of X-Robots-Tag, `look` what is asked whether a body is worth reading on.
+    """
 
     def __init__(
         self,
         settings: FetchSettings,
         resolver: Resolver,
         disallowed: Callable[[Message, str, frozenset[str]], bool],
+        look: Look = unseen,
     ) -> None:
         self._settings = settings
         self._resolver = resolver
         self._disallowed = disallowed
+        self._look = look
         self._opt_outs = frozenset(directive.strip().lower() for directive in settings.opt_outs)
         self._tls = ssl.create_default_context()  # the system's authorities, a company's own among them
         self._tls.load_verify_locations(certifi.where())  # slim images have none
@@ -173,7 +185,7 @@ class Transport:
                 return self._exchange(sock, target, url, ends_at)
         except _Refused as refused:
             refusal = Refusal(reason=refused.reason, stage=Stage.FETCH, detail=str(refused))
-            return Answer(refusal=refusal, pause=refused.pause)
+            return Answer(refusal=refusal, pause=refused.pause, bytes_read=refused.bytes_read)
 
     def _connect(self, target: Target, ends_at: float) -> socket.socket:
         last = _Refused(Reason.CONNECT_FAILED, "no address")
@@ -214,14 +226,18 @@ class Transport:
             raise _unshaken(error) from error
 
     def _exchange(self, sock: socket.socket, target: Target, url: str, ends_at: float) -> Answer:
-        with _http_errors():
-            sock.settimeout(self._wait(ends_at))
-            sock.sendall(self._request(target))
-            wire = _Wire(sock, self._settings.read_timeout, ends_at)
-            response = http.client.HTTPResponse(wire, method="GET")  # type: ignore[arg-type]
-            with response:  # before begin(): one left to the garbage collector complains on the terminal
-                response.begin()
-                return self._answer(response, url)
+        wire = _Wire(sock, self._settings.read_timeout, ends_at)
+        try:
+            with _http_errors():
+                sock.settimeout(self._wait(ends_at))
+                sock.sendall(self._request(target))
+                response = http.client.HTTPResponse(wire, method="GET")  # type: ignore[arg-type]
+                with response:  # before begin(): one left to the garbage collector complains on the terminal
+                    response.begin()
+                    return replace(self._answer(response, url), bytes_read=wire.came)
+        except _Refused as refused:
+            refused.bytes_read = wire.came
+            raise
 
     def _request(self, target: Target) -> bytes:
         lines = (
@@ -242,7 +258,7 @@ class Transport:
             return Answer(location=_location(response, url))
         if status == 206 or not 200 <= status < 300:
             raise _Refused(_reason_of(status), f"HTTP {status}", _retry_after(response.headers))
-        return Answer(body=self._body(response))
+        return self._body(response)
 
     def _opted_out(self, headers: Message) -> bool:
         cleaned = Message()
@@ -250,21 +266,39 @@ class Transport:
             cleaned["X-Robots-Tag"] = _VALUED_DIRECTIVE.sub("", value)
         return self._disallowed(cleaned, self._settings.robot, self._opt_outs)
 
-    def _body(self, response: http.client.HTTPResponse) -> io.BytesIO:
+    def _body(self, response: http.client.HTTPResponse) -> Answer:
         limit = self._settings.max_bytes
         declared = response.length
         if declared is not None and declared > limit:
             raise _Refused(Reason.BODY_TOO_LARGE, f"{declared} bytes declared, {limit} allowed")
         body = io.BytesIO()
-        while piece := response.read(min(_PIECE, limit + 1 - body.tell())):
-            body.write(piece)
-            if body.tell() > limit:
-                raise _Refused(Reason.BODY_TOO_LARGE, f"more than {limit} bytes")
+        seen = self._looked_at(response, body)
+        if seen.refusal is not None:
+            spared = max(0, (declared or 0) - body.tell())
+            return Answer(refusal=seen.refusal, header=seen.header, bytes_spared=spared)
+        _read_on(response, body, limit + 1)
+        if body.tell() > limit:
+            raise _Refused(Reason.BODY_TOO_LARGE, f"more than {limit} bytes")
         if declared is not None and body.tell() < declared:
             raise _Refused(Reason.BODY_TRUNCATED, f"{body.tell()} of {declared} bytes came")
         if not body.tell():
             raise _Refused(Reason.BODY_EMPTY, "no byte in the body")
-        return body
+        return Answer(body=body)
+
+    def _looked_at(self, response: http.client.HTTPResponse, body: io.BytesIO) -> Seen:
+        """Reads until the look has seen enough. A body that ends before is for whoever decodes it."""
+        for length in LOOKS:
+            _read_on(response, body, min(length, self._settings.max_bytes))
+            seen = self._look(body.getvalue()) if body.tell() == length else Seen()
+            if seen is not None:
+                return seen
+        return Seen()
+
+
+def _read_on(response: http.client.HTTPResponse, body: io.BytesIO, length: int) -> None:
+    """Reads until `body` has `length` bytes, or all there are."""
+    while piece := response.read(min(_PIECE, length - body.tell())):
+        body.write(piece)
 
 
 def _usable(url: str) -> Target:

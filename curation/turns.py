@@ -28,7 +28,7 @@ from typing import Final
 
 from curation.fetch_settings import FetchSettings
 from curation.hosts import HostSlots
-from curation.records import TRANSIENT, Reason, Refusal, Stage
+from curation.records import TRANSIENT, Header, Reason, Refusal, Stage
 from curation.transport import Answer, parse_target
 
 #: Failures that cost a thread its time: these are a host's strikes.
@@ -51,6 +51,9 @@ class Turn:
     began: float = 0.0  # clock time of the request that runs
     slot: int | None = None
     refusal: Refusal | None = None
+    header: Header | None = None
+    bytes_read: int = 0
+    bytes_spared: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -101,7 +104,9 @@ class Turns:
         with self._changed:
             self.give_back(turn)
             turn.spent += now - turn.began
-            turn.refusal = answer.refusal
+            turn.refusal, turn.header = answer.refusal, answer.header
+            turn.bytes_read += answer.bytes_read
+            turn.bytes_spared = answer.bytes_spared
             host = self._hosts[turn.host]
             self._mark(host, turn, answer, now)
             self._changed.notify()

@@ -21,9 +21,10 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside the fold
 
 from curation.fetch import FetchSettings
 from curation.fit import fit
+from curation.judge import Thresholds
 from curation.records import Reason
 from curation.report import write_report
-from curation.scorers import resolve
+from curation.scorers import ENGINES, resolve
 from curation.settle import Changes, settle
 from jobs import terminal
 from jobs.shard import add_shard_flags, shard_and_report, shard_recipe
@@ -31,8 +32,10 @@ from pipelines import claims, recipes
 from pipelines.filter_laion import FilterJob, run
 from pipelines.lists import local_copies
 from pipelines.recipes import FilterRecipe
+from pipelines.rescore import Rescoring, rescore
 from pipelines.scoring import ScorerSpec
 from pipelines.shard import ShardJob
+from shards.store import Store
 
 PROGRAM = "dynet-filter"
 ORDER = [reason.value for reason in Reason]
@@ -85,6 +88,7 @@ def _recipe(flags: argparse.Namespace) -> FilterRecipe:
         "source": flags.source,
         "chunk_size": flags.chunk_size,
         "max_pixels": flags.max_pixels,
+        "cascade": False if flags.no_cascade else None,
     }
     return replace(
         base,
@@ -121,18 +125,35 @@ def _fetching(flags: argparse.Namespace) -> FetchSettings:
 def _judge(flags: argparse.Namespace) -> None:
     store = terminal.out_store(flags.out, flags.endpoint_url)
     recipe = claims.recipe(store)
-    weights = claims.weights(store)
+    new = replace(recipe, thresholds=_new_thresholds(flags, recipe))
+    if flags.score:
+        _rescore(store, new, flags.weights)
+    elif unknown := sorted(set(new.metrics) - set(claims.weights(store))):
+        raise ValueError(
+            f"{store.root} has no scores of {', '.join(unknown)}: it has {', '.join(claims.weights(store))}; "
+            "add --score to compute them from the kept originals"
+        )
+    elif not flags.dry_run:
+        claims.reclaim(store, new, {})
+    about = {"recipe": new.to_dict(), "weights": claims.weights(store)}
+    changes = settle(store, new.thresholds, new.near_duplicate_bits, new.metrics, about, write=not flags.dry_run)
+    _print_changes(changes, flags.dry_run)
+
+
+def _new_thresholds(flags: argparse.Namespace, recipe: FilterRecipe) -> Thresholds:
     bounds = _bounds(flags, {one.metric: one.bound for one in recipe.thresholds.metrics})
-    if unknown := sorted(set(bounds) - set(weights)):
-        raise ValueError(f"{store.root} has no scores of {', '.join(unknown)}: it has {', '.join(weights)}")
     kept = {name: getattr(recipe.thresholds, name) for name in ("min_res", "max_punsafe", "max_pwatermark")}
     said = {name: getattr(flags, name) for name in kept if getattr(flags, name) is not None}
-    new = replace(recipe, thresholds=recipes.thresholds(bounds, **{**kept, **said}))
-    if not flags.dry_run:
-        claims.reclaim(store, new)
-    about = {"recipe": new.to_dict(), "weights": weights}
-    changes = settle(store, new.thresholds, new.near_duplicate_bits, tuple(weights), about, write=not flags.dry_run)
-    _print_changes(changes, flags.dry_run)
+    return recipes.thresholds(bounds, **{**kept, **said})
+
+
+def _rescore(store: Store, recipe: FilterRecipe, weights: Path | None) -> None:
+    scoring = ScorerSpec.of(resolve(recipe.metrics, weights), recipe.engine)
+    claims.reclaim(store, recipe, scoring.digests)
+    about = {"recipe": recipe.to_dict(), "weights": claims.weights(store)}
+    with terminal.Bar("score", "chunk") as bar:
+        count = rescore(Rescoring(store=store, recipe=recipe, scoring=scoring, about=about), bar)
+    print(f"{count} kept originals were scored")
 
 
 def _print_changes(changes: Changes, dry_run: bool) -> None:
@@ -141,7 +162,11 @@ def _print_changes(changes: Changes, dry_run: bool) -> None:
     print(terminal.table(("change", "rows"), rows) if rows else "no row changes")
     print()
     print(terminal.shares(_named(changes.funnel), ORDER, "reason"))
-    open_rows = changes.funnel[Reason.NOT_STORED] + changes.funnel[Reason.NOT_MEASURED]
+    for (metrics, stored), count in sorted(changes.unscored.items()):
+        means = "add --score to compute it from the kept originals" if stored else "not kept, to be downloaded"
+        print(f"{count} rows wait for {', '.join(metrics)}: {means}")
+    here = sum(count for (_, stored), count in changes.unscored.items() if stored)
+    open_rows = changes.funnel[Reason.NOT_STORED] + changes.funnel[Reason.NOT_MEASURED] - here
     if open_rows:
         print(f"{open_rows} rows need a download: give the filter's command again with --retry-failed")
     if dry_run:
@@ -172,7 +197,7 @@ def _parser(command: str, example: str) -> argparse.ArgumentParser:
 _DESCRIPTIONS = {
     "run": "Downloads a list's pictures, keeps what all metrics agree on, cuts 512x512 patch shards.\n"
     "Commands beside it: dynet-filter judge --help, dynet-filter fit --help.",
-    "judge": "Applies new thresholds to a ledger, without a download and without scoring, and says what changes.",
+    "judge": "Applies new thresholds to a ledger, without a download, and says what changes.",
     "fit": "Fits NIQE's and BRISQUE's models to pristine pictures of your own domain.",
 }
 
@@ -195,7 +220,10 @@ def _run_parser() -> argparse.ArgumentParser:
     _add_verdict_flags(parser)
     parser.add_argument("--recipe", type=Path, help="a JSON file, in the form of recipe.json in any store")
     parser.add_argument("--weights", type=Path, help="folder with the metrics' weights (else pyiqa's cache)")
-    parser.add_argument("--engine", choices=["fused", "pyiqa"], help="who computes NIQE and BRISQUE (default fused)")
+    parser.add_argument("--engine", choices=ENGINES, help="who computes the metrics (default fused)")
+    parser.add_argument(
+        "--no-cascade", action="store_true", help="whole files and every score, also of what is already refused"
+    )
     parser.add_argument("--source", help="the name of this source in the tables (default laion-hr)")
     parser.add_argument("--chunk-size", type=int, help="URLs in a work unit (default 1000)")
     parser.add_argument("--max-pixels", type=int, help="larger pictures are refused from the header")
@@ -218,7 +246,10 @@ def _run_parser() -> argparse.ArgumentParser:
 def _judge_parser() -> argparse.ArgumentParser:
     parser = _parser("judge", f"{PROGRAM} judge --out million-ird --threshold niqe=4.5 --dry-run")
     _add_verdict_flags(parser)
-    parser.add_argument("--dry-run", action="store_true", help="say what would change and write nothing")
+    work = parser.add_mutually_exclusive_group()
+    work.add_argument("--dry-run", action="store_true", help="say what would change and write nothing")
+    work.add_argument("--score", action="store_true", help="compute missing scores of kept originals")
+    parser.add_argument("--weights", type=Path, help="folder with the metrics' weights, for --score")
     return parser
 
 

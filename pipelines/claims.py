@@ -23,6 +23,8 @@ def claim(store: Store, recipe: FilterRecipe, weights: Mapping[str, str]) -> Non
         store.write(CLAIM, json.dumps(wanted, indent=1).encode())
         return
     known = _read(store)
+    # scores by metrics that no longer vote do no harm
+    known["weights"] = {metric: digest for metric, digest in known["weights"].items() if metric in weights}
     if known == wanted:
         return
     differences = "; ".join(_differences(known, wanted))
@@ -32,9 +34,19 @@ def claim(store: Store, recipe: FilterRecipe, weights: Mapping[str, str]) -> Non
     )
 
 
-def reclaim(store: Store, recipe: FilterRecipe) -> None:
-    """Gives the store new thresholds; the weights stay those that scored it."""
-    wanted = {"recipe": recipe.to_dict(), "weights": weights(store)}
+def reclaim(store: Store, recipe: FilterRecipe, more: Mapping[str, str]) -> None:
+    """Gives the store new thresholds; the weights stay those that scored it, and `more` are added to them.
+
+    Raises ValueError where a metric that has scores here would now be scored by other weights.
+    """
+    scored_by = weights(store)
+    for metric, digest in more.items():
+        if scored_by.get(metric, digest) != digest:
+            raise ValueError(
+                f"{store.root} was scored with other weights of {metric} (SHA-256 {scored_by[metric][:16]}...): "
+                "give those, or another --out"
+            )
+    wanted = {"recipe": recipe.to_dict(), "weights": {**scored_by, **more}}
     store.write(CLAIM, json.dumps(wanted, indent=1).encode())
 
 

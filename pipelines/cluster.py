@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,16 @@ def connected() -> Iterator[None]:
 def cores() -> int:
     """CPU cores of the whole cluster now."""
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def memory(need: float) -> int:
+    """The memory to ask for where a task needs `need` bytes: no more than a node has, or it would wait for ever."""
+    return int(min(need, 0.9 * _memory_of_a_node()))
+
+
+@functools.cache
+def _memory_of_a_node() -> float:
+    return max((node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
 
 
 def each(task: Any, calls: Sequence[tuple[Any, ...]], watch: Callable[[int, int], None]) -> Iterator[Any]:

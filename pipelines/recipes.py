@@ -13,8 +13,8 @@ from curation.chunks import DEFAULT_SIZE
 from curation.decode import DEFAULT_MAX_PIXELS
 from curation.duplicates import DEFAULT_MAX_DISTANCE
 from curation.judge import MetricThreshold, Thresholds
-from curation.scorers import lower_better
-from pipelines.scoring import ENGINES
+from curation.measure import Scale
+from curation.scorers import ENGINES, lower_better
 
 GIGABYTE: Final = 1_000_000_000
 
@@ -24,6 +24,7 @@ class FilterRecipe:
     """All that decides which pictures are kept. Two runs into one store must agree on it."""
 
     thresholds: Thresholds
+    cascade: bool = True  # no further than a picture stands; else whole files, and every metric of every picture
     engine: str = "fused"  # who computes NIQE and BRISQUE: this project's kernel, or "pyiqa"
     source: str = "laion-hr"  # the name in the ledger and in the paper's Table S1
     chunk_size: int = DEFAULT_SIZE  # URLs in a work unit: what a killed run loses at most, per unit in flight
@@ -41,8 +42,13 @@ class FilterRecipe:
             raise ValueError(f"max_pixels is {self.max_pixels}: give at least 1 pixel")
 
     @property
+    def scale(self) -> Scale:
+        """What pictures are measured against."""
+        return Scale(thresholds=self.thresholds, max_pixels=self.max_pixels, cascade=self.cascade)
+
+    @property
     def metrics(self) -> tuple[str, ...]:
-        """The metrics that vote, in the order of the ledger's columns."""
+        """The metrics that vote, in the order in which they are computed, and of the ledger's columns."""
         return tuple(threshold.metric for threshold in self.thresholds.metrics)
 
     def to_dict(self) -> dict[str, Any]:

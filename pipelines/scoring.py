@@ -9,19 +9,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from curation.scorers import FusedScorer, PyiqaScorer, Scorer, WeightFile
+from curation.scorers import Panel, WeightFile
 from shards.store import Store
 
 FOLDER: Final = "weights/"
-ENGINES: Final[dict[str, Callable[[Mapping[str, tuple[WeightFile, ...]]], Scorer]]] = {
-    "fused": FusedScorer,
-    "pyiqa": PyiqaScorer,
-}
 #: Peak memory of scoring by engine. pyiqa's NIQE takes 10.7 GB for 22 megapixels; fused holds pixels and two lumas.
 BYTES_PER_PIXEL: Final = {"fused": 100.0, "pyiqa": 490.0}
 
@@ -31,7 +27,7 @@ class ScorerSpec:
     """Metrics, in the ledger's order, each with its weight files. Small, hashable, the same on every machine."""
 
     weights: tuple[tuple[str, tuple[WeightFile, ...]], ...]
-    engine: str  # of ENGINES
+    engine: str  # of `curation.scorers.ENGINES`
 
     @staticmethod
     def of(weights: Mapping[str, tuple[WeightFile, ...]], engine: str) -> ScorerSpec:
@@ -58,12 +54,15 @@ def publish(store: Store, spec: ScorerSpec) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def ready_scorer(store: Store, spec: ScorerSpec) -> Scorer:
-    """The scorer with its models built, once per process. Raises ValueError for a weight that is not the one named."""
+def ready_panel(store: Store, spec: ScorerSpec) -> Panel:
+    """The scorers with their models built, once per process.
+
+    Raises ValueError for a weight that is not the one named.
+    """
     weights = {metric: tuple(_here(store, file) for file in files) for metric, files in spec.weights}
-    scorer = ENGINES[spec.engine](weights)
-    scorer.setup()
-    return scorer
+    panel = Panel(weights, spec.engine)
+    panel.setup()
+    return panel
 
 
 def _here(store: Store, file: WeightFile) -> WeightFile:

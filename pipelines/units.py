@@ -6,7 +6,6 @@ it again, and until the ledger part is written (last) nothing of it counts.
 
 from __future__ import annotations
 
-import functools
 import tempfile
 import time
 from collections import Counter
@@ -21,11 +20,13 @@ from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 from curation import chunks, ledger, originals
 from curation.decode import header
 from curation.fetch import FetchSettings, fetch
+from curation.glance import Glance, Look, unseen
 from curation.judge import judge
-from curation.measure import measure, refused
+from curation.measure import measure, promised, refused
 from curation.records import TRANSIENT, Fetched, Reason, Refusal, Row, Stage
+from pipelines.cluster import memory
 from pipelines.recipes import FilterRecipe
-from pipelines.scoring import ScorerSpec, ready_scorer
+from pipelines.scoring import ScorerSpec, ready_panel
 from shards.store import Store
 
 BATCH_PICTURES: Final = 4
@@ -78,7 +79,7 @@ def run_unit(unit: str, setting: Setting, progress: Any) -> Counter[str]:
         ended: dict[int, Row] = {}
         bodies: dict[str, Path] = {}
         for row, body in _measured(todo, setting, Path(scratch)):
-            ended[row.link.position] = _kept(row, recipe) if body is not None else row
+            ended[row.link.position] = replace(_kept(row, recipe) if body is not None else row, ended=time.time())
             if body is not None:
                 bodies[row.link.key] = body
             done[ended[row.link.position].reason.value] += 1
@@ -114,8 +115,8 @@ def _measured(todo: Sequence[Row], setting: Setting, scratch: Path) -> Iterator[
     by_key = {row.link.key: row for row in todo}
     waiting: list[tuple[Row, Path]] = []
     scoring: dict[Any, list[tuple[Row, Path]]] = {}
-    for answer in fetch([row.link for row in todo], setting.fetching):
-        row = _fetched(by_key[answer.key], answer)
+    for answer in fetch([row.link for row in todo], setting.fetching, _look(setting.recipe)):
+        row = _fetched(by_key[answer.key], answer, setting.recipe)
         if answer.body is None:
             yield row, None
             continue
@@ -130,9 +131,21 @@ def _measured(todo: Sequence[Row], setting: Setting, scratch: Path) -> Iterator[
         yield from _collected(scoring, setting)
 
 
-def _fetched(row: Row, answer: Fetched) -> Row:
+def _look(recipe: FilterRecipe) -> Look:
+    return Glance(thresholds=recipe.thresholds, max_pixels=recipe.max_pixels) if recipe.cascade else unseen
+
+
+def _fetched(row: Row, answer: Fetched, recipe: FilterRecipe) -> Row:
     """The row with the answer's verdict; with a body it is open again, whatever an earlier try ended in."""
-    seen = replace(row, attempts=row.attempts + answer.attempts, seconds=row.seconds + answer.seconds)
+    seen = replace(
+        row,
+        attempts=row.attempts + answer.attempts,
+        seconds=row.seconds + answer.seconds,
+        bytes_read=row.bytes_read + answer.bytes_read,
+        bytes_spared=answer.bytes_spared,
+    )
+    if answer.header is not None:
+        seen = promised(seen, answer.header, recipe.thresholds)
     if answer.refusal is not None:
         return refused(seen, answer.refusal)
     return replace(seen, reason=Reason.NOT_MEASURED, stage=Stage.FETCH, detail="")
@@ -147,7 +160,7 @@ def _submitted(batch: list[tuple[Row, Path]], setting: Setting) -> dict[Any, lis
     if not batch:
         return {}
     need = setting.scoring.bytes_per_pixel * max(_pixels(path, setting.recipe.max_pixels) for _, path in batch)
-    task = score_batch.options(memory=int(min(need, 0.9 * _memory_of_a_node())))
+    task = score_batch.options(memory=memory(need))
     return {task.remote([row for row, _ in batch], [path.read_bytes() for _, path in batch], setting): batch}
 
 
@@ -182,19 +195,10 @@ def _pixels(path: Path, max_pixels: int) -> int:
     return seen.width * seen.height
 
 
-@functools.cache
-def _memory_of_a_node() -> float:
-    return max((node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
-
-
 @ray.remote(num_cpus=1, max_retries=2)  # a picture that kills its worker costs that many models built, twice
 def score_batch(rows: list[Row], bodies: list[bytes], setting: Setting) -> list[Row]:
     """Decodes and scores pictures: one core, one model per worker process."""
-    scorer = ready_scorer(setting.store, setting.scoring)
-    recipe = setting.recipe
-    return [
-        measure(row, body, scorer, recipe.thresholds, recipe.max_pixels) for row, body in zip(rows, bodies, strict=True)
-    ]
+    return measure(rows, bodies, ready_panel(setting.store, setting.scoring), setting.recipe.scale)
 
 
 def _keep(store: Store, unit: str, rows: Sequence[Row], bodies: dict[str, Path], scratch: Path) -> None:

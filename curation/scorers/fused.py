@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,7 @@ import scipy.io
 from scipy.special import gammaln
 
 from curation.scorers.mscn import WINDOW, block_sums, halved, luma, picture_sums, shared_sums
-from curation.scorers.protocol import Scored, refuse_flat, scored
+from curation.scorers.protocol import Measure, Scorer, Unmeasurable
 from curation.scorers.pyiqa_scorer import PyiqaScorer
 from curation.scorers.weights import WeightFile, check_digest
 
@@ -57,17 +57,12 @@ _RANGES: Final = np.array(
 )  # fmt: skip
 
 
-class FusedScorer:
-    """Scores by name like `PyiqaScorer`, which computes whatever is not NIQE or BRISQUE.
+class FusedScorer(Scorer):
+    """Scores by NIQE and BRISQUE, like `PyiqaScorer`; `weights` is what `resolve` found for them: metric to files."""
 
-    `weights` is what `resolve` found: metric to files, in the order of the scores.
-    """
-
-    def __init__(self, weights: Mapping[str, tuple[WeightFile, ...]], device: str = "cpu") -> None:
+    def __init__(self, weights: Mapping[str, tuple[WeightFile, ...]]) -> None:
+        assert set(weights) <= set(METRICS), tuple(weights)
         self._weights = dict(weights)
-        self._device = device
-        others = {metric: files for metric, files in self._weights.items() if metric not in METRICS}
-        self._others = PyiqaScorer(others, device) if others else None
         self._niqe: tuple[np.ndarray, np.ndarray] | None = None
         self._brisque: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -80,10 +75,8 @@ class FusedScorer:
 
         Raises ValueError where a weight file is missing or not the one of `resolve`, and where the two disagree.
         """
-        if self._others is not None:
-            self._others.setup()
-        for metric in METRICS:
-            for file in self._weights.get(metric, ()):
+        for files in self._weights.values():
+            for file in files:
                 check_digest(file.path, file.sha256)
         if "niqe" in self._weights:
             self._niqe = _niqe_parameters(self._weights["niqe"][0].path)
@@ -91,39 +84,21 @@ class FusedScorer:
             self._brisque = _brisque_parameters(self._weights["brisque"][0].path)
         self._check()
 
-    def score(self, pixels: np.ndarray) -> Scored:
-        """Score (H, W, 3) uint8 RGB with every metric. Refused as FLAT or UNSCORABLE, see `protocol`."""
-        flat = refuse_flat(self.metrics, pixels)
-        if flat is not None:
-            return flat
-        scores: dict[str, float] = {}
-        failures: dict[str, str] = {}
-        grey = Grey(luma(pixels), both=set(METRICS) <= set(self._weights))
-        for metric, compute in (("niqe", self._score_niqe), ("brisque", self._score_brisque)):
-            if metric in self._weights:
-                try:
-                    scores[metric] = compute(grey)
-                except _Unmeasurable as error:
-                    failures[metric] = str(error)
-        if self._others is not None:
-            others = self._others.score(pixels)
-            scores |= others.scores
-            failures |= {m: others.refusal.detail for m, s in others.scores.items() if others.refusal and math.isnan(s)}
-        return scored({metric: scores.get(metric, math.nan) for metric in self.metrics}, failures)
+    def measure(self, pixels: np.ndarray, sure: Sequence[str]) -> Measure:
+        """What measures (H, W, 3) uint8 RGB; both metrics read one luma, in one pass where both are sure."""
+        grey = Grey(luma(pixels), both=set(METRICS) <= set(sure))
 
-    def _score_niqe(self, grey: Grey) -> float:
-        assert self._niqe is not None, "setup() comes first"
-        return niqe(grey, *self._niqe)
+        def by(metric: str) -> float:
+            if metric == "niqe":
+                assert self._niqe is not None, "setup() comes first"
+                return niqe(grey, *self._niqe)
+            assert metric == "brisque" and self._brisque is not None, "setup() comes first"
+            return brisque(grey, *self._brisque)
 
-    def _score_brisque(self, grey: Grey) -> float:
-        assert self._brisque is not None, "setup() comes first"
-        return brisque(grey, *self._brisque)
+        return by
 
     def _check(self) -> None:
-        own = {metric: files for metric, files in self._weights.items() if metric in METRICS}
-        if not own:
-            return
-        oracle = PyiqaScorer(own, self._device)  # goes again: its models are needed for one picture
+        oracle = PyiqaScorer(self._weights)  # goes again: its models are needed for one picture
         oracle.setup()
         noise = np.random.default_rng(0).normal(128, 40, (2 * BLOCK + 5, 3 * BLOCK + 7, 1))
         pixels = np.repeat(np.clip(noise, 0, 255).astype(np.uint8), 3, axis=2)
@@ -134,10 +109,6 @@ class FusedScorer:
                     f"the fused {metric} gives {ours[metric]:.6f} where pyiqa gives {theirs[metric]:.6f}: "
                     "use --engine pyiqa, and report which versions of pyiqa, numba and numpy are installed"
                 )
-
-
-class _Unmeasurable(Exception):
-    """This picture has no score by this metric; the message says why."""
 
 
 class Grey:
@@ -172,10 +143,10 @@ class Grey:
 def niqe(grey: Grey, mean: np.ndarray, covariance: np.ndarray) -> float:
     """NIQE (Mittal et al. 2013, equation 10), with the (36,) and (36, 36) parameters of pristine pictures.
 
-    Raises _Unmeasurable where a side is under 96 pixels, or fewer than two blocks can be described.
+    Raises Unmeasurable where a side is under 96 pixels, or fewer than two blocks can be described.
     """
     if not grey.height or not grey.width:
-        raise _Unmeasurable(f"a side is under {BLOCK} px")
+        raise Unmeasurable(f"a side is under {BLOCK} px")
     half = halved(grey.luma, grey.height, grey.width, 255)
     small = BLOCK // 2
     features = np.concatenate(
@@ -187,7 +158,7 @@ def niqe(grey: Grey, mean: np.ndarray, covariance: np.ndarray) -> float:
     )
     described = features[~np.isnan(features).any(axis=1)]
     if len(described) < 2:
-        raise _Unmeasurable("no two blocks that it can describe")
+        raise Unmeasurable("no two blocks that it can describe")
     away = mean - np.nanmean(features, axis=0)
     spread = (covariance + np.cov(described, rowvar=False)) / 2
     inverse = np.linalg.pinv(spread, rcond=len(mean) * np.finfo(np.float64).eps)
@@ -197,7 +168,7 @@ def niqe(grey: Grey, mean: np.ndarray, covariance: np.ndarray) -> float:
 def brisque(grey: Grey, coefficients: np.ndarray, vectors: np.ndarray) -> float:
     """BRISQUE (Mittal et al. 2012), with the (N,) coefficients and (N, 36) vectors of its regression.
 
-    Raises _Unmeasurable for a picture without variance.
+    Raises Unmeasurable for a picture without variance.
     """
     height, width = grey.luma.shape
     half = halved(grey.luma, height, width, 1)
@@ -212,7 +183,7 @@ def brisque(grey: Grey, coefficients: np.ndarray, vectors: np.ndarray) -> float:
 
 def _finite(value: float | complex) -> float:
     if isinstance(value, complex) or not math.isfinite(value):
-        raise _Unmeasurable(f"gives {value}")
+        raise Unmeasurable(f"gives {value}")
     return value
 
 
@@ -249,7 +220,7 @@ def _picture_features(sums: np.ndarray, count: int) -> list[float]:
     own = sums[0]
     power, absolute = (own[2] + own[3]) / count, own[4] / count
     if not power > 0:
-        raise _Unmeasurable("the picture has no variance")
+        raise Unmeasurable("the picture has no variance")
     at = len(_SHAPES) - 1 - int(_nearest(_INVERSE, np.array([power / absolute**2]))[0])
     shape, left, right = _fitted(sums[1:], count)
     mean = (right - left) * np.exp(gammaln(2 / shape) - (gammaln(1 / shape) + gammaln(3 / shape)) / 2)

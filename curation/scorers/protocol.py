@@ -3,6 +3,10 @@
 Scorers stand behind this interface because the libraries they wrap come and go: pyiqa has been
 PolyForm-Noncommercial since 2026-04, and a faster one may take its place without a word changing elsewhere.
 
+Metrics are computed one by one, in the order asked for, and no further than a picture stands: who is rejected by
+the first need not wait for the last. A score is a float32, as the ledger stores it, so that a verdict here and one
+from the ledger never differ.
+
 A picture that has no statistics to measure is told from one that a metric merely could not handle:
 
 * `FLAT`: fewer than 1 % of its 32 x 32 blocks have any texture (standard deviation of luma of at least 2 of
@@ -16,9 +20,10 @@ A picture that has no statistics to measure is told from one that a metric merel
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
@@ -32,27 +37,67 @@ _LUMA: Final = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scored:
-    """One entry per metric, finite, or NaN where there is no number; `refusal` is set when any is NaN."""
+    """One entry per metric computed, finite, or NaN where there is no number; `refusal` is set when any is NaN."""
 
     scores: dict[str, float]
     refusal: Refusal | None = None
 
 
-class Scorer(Protocol):
+class Unmeasurable(Exception):
+    """This picture has no score by this metric; the message says why."""
+
+
+#: One picture's score by a metric's name. Raises Unmeasurable.
+Measure = Callable[[str], float]
+#: Whether a picture with this score by this metric may still be kept: what is not need not be scored on.
+Stands = Callable[[str, float], bool]
+
+
+def always(metric: str, score: float) -> bool:
+    """A `Stands` that wants every metric computed."""
+    return True
+
+
+class Scorer(ABC):
     """Cheap to construct and to pickle; `setup()` builds the models, once per worker."""
 
     @property
+    @abstractmethod
     def metrics(self) -> tuple[str, ...]:
-        """The names of the scores, pyiqa's."""
-        ...
+        """The names of the scores."""
 
+    @abstractmethod
     def setup(self) -> None:
         """Build the models. Raises ValueError where a weight is missing, altered or no weight at all."""
-        ...
 
-    def score(self, pixels: np.ndarray) -> Scored:
-        """Score one picture, (H, W, 3) uint8 RGB. The result is a function of the pixels alone."""
-        ...
+    @abstractmethod
+    def measure(self, pixels: np.ndarray, sure: Sequence[str]) -> Measure:
+        """What measures this one picture, (H, W, 3) uint8 RGB. The metrics in `sure` will all be asked for."""
+
+    def score(self, pixels: np.ndarray, wanted: Sequence[str] | None = None, stands: Stands = always) -> Scored:
+        """Score one picture, (H, W, 3) uint8 RGB, by `wanted` (else all metrics), in order, as long as it `stands`.
+
+        A score that is no number never stands. The result is a function of the pixels, `wanted` and `stands`.
+        """
+        assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3, pixels.shape
+        names = self.metrics if wanted is None else tuple(wanted)
+        flat = refuse_flat(names, pixels)
+        sure = names if stands is always else names[:1]
+        return flat or in_turn(self.measure(pixels, sure), names, stands)
+
+
+def in_turn(measure: Measure, metrics: Sequence[str], stands: Stands) -> Scored:
+    """One metric after the other; the rest is left out once one of them says that the picture can't be kept."""
+    scores: dict[str, float] = {}
+    failures: dict[str, str] = {}
+    for metric in metrics:
+        try:
+            scores[metric] = float(np.float32(measure(metric)))
+        except Unmeasurable as error:
+            scores[metric], failures[metric] = math.nan, str(error)
+        if not stands(metric, scores[metric]):
+            break
+    return scored(scores, failures)
 
 
 def textured_share(pixels: np.ndarray) -> float:

@@ -13,13 +13,13 @@ from __future__ import annotations
 import math
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from curation.scorers.protocol import Scored, refuse_flat, scored
+from curation.scorers.protocol import Measure, Scorer, Unmeasurable
 from curation.scorers.pyiqa_build import build, check_metrics, to_tensor
 from curation.scorers.weights import WeightFile, pinned
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _SMALLEST_SIDE: Final = {"niqe": 96, "niqe_matlab": 96, "pi": 96}
 
 
-class PyiqaScorer:
+class PyiqaScorer(Scorer):
     """Scores by name; `weights` is what `resolve` found: metric to files, in the order of the scores.
 
     `device` is torch's name of one, "cpu" or "cuda".
@@ -63,28 +63,20 @@ class PyiqaScorer:
             metric: build(metric, device=device, find=pinned(files)) for metric, files in self._weights.items()
         }
 
-    def score(self, pixels: np.ndarray) -> Scored:
-        """Score (H, W, 3) uint8 RGB with every metric. Refused as FLAT or UNSCORABLE, see `protocol`."""
+    def measure(self, pixels: np.ndarray, sure: Sequence[str]) -> Measure:
+        """What measures (H, W, 3) uint8 RGB, each metric by itself."""
         assert self._models, "setup() comes first"
-        assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3, pixels.shape
-        flat = refuse_flat(self.metrics, pixels)
-        if flat is not None:
-            return flat
-        scores: dict[str, float] = {}
-        failures: dict[str, str] = {}
-        for metric, model in self._models.items():
+
+        def by(metric: str) -> float:
             smallest = _SMALLEST_SIDE.get(metric, 1)
             if min(pixels.shape[:2]) < smallest:
-                failures[metric] = f"a side is under {smallest} px"
-                continue
-            try:
-                scores[metric] = self._measured(model, pixels)
-            except _Unmeasurable as error:
-                failures[metric] = str(error)
-        return scored({metric: scores.get(metric, math.nan) for metric in self.metrics}, failures)
+                raise Unmeasurable(f"a side is under {smallest} px")
+            return self._measured(self._models[metric], pixels)
+
+        return by
 
     def _measured(self, model: torch.nn.Module, pixels: np.ndarray) -> float:
-        """One finite score. Raises _Unmeasurable for what this picture makes of the metric."""
+        """One finite score. Raises Unmeasurable for what this picture makes of the metric."""
         import torch
 
         device = torch.device(self._device)
@@ -92,20 +84,16 @@ class PyiqaScorer:
             with _fixed_seed():
                 value = float(model(to_tensor(pixels, device)).item())
         except torch.linalg.LinAlgError as error:
-            raise _Unmeasurable("no two blocks that it can describe") from error
+            raise Unmeasurable("no two blocks that it can describe") from error
         # what pyiqa raises for pictures without variance, or smaller than its filters; that the metric works at
         # all was shown in setup()
         except (RuntimeError, AssertionError, LookupError, ValueError, ArithmeticError) as error:
             if machines_fault(error):
                 raise
-            raise _Unmeasurable((str(error).splitlines() or [type(error).__name__])[0][:120]) from error
+            raise Unmeasurable((str(error).splitlines() or [type(error).__name__])[0][:120]) from error
         if not math.isfinite(value):
-            raise _Unmeasurable(f"gives {value}")
+            raise Unmeasurable(f"gives {value}")
         return value
-
-
-class _Unmeasurable(Exception):
-    """This picture has no score by this metric; the message says why."""
 
 
 def machines_fault(error: Exception) -> bool:

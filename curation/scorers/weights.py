@@ -28,7 +28,8 @@ from typing import IO, Final
 
 from tqdm import tqdm
 
-from curation.scorers.pyiqa_build import Find, WeightMissing, WeightRefused, build, check_metrics
+from curation.scorers.catalog import OWN, check_metrics
+from curation.scorers.pyiqa_build import Find, WeightMissing, WeightRefused, build
 
 SUMS: Final = "SHA256SUMS"
 ANSWER_SECONDS: Final = 15.0
@@ -78,7 +79,8 @@ def resolve(metrics: Sequence[str], weights_dir: Path | None = None) -> dict[str
     resolved: dict[str, tuple[WeightFile, ...]] = {}
     for metric in metrics:
         files: dict[str, WeightFile] = {}
-        build(metric, device=torch.device("cpu"), find=_noting(files, weights_dir))
+        if metric not in OWN:
+            build(metric, device=torch.device("cpu"), find=_noting(files, weights_dir))
         resolved[metric] = tuple(files[name] for name in sorted(files))
     return resolved
 

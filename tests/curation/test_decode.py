@@ -17,9 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
-from curation.containers import Header
 from curation.decode import decode, header
-from curation.records import Picture, Reason, Refusal, Stage
+from curation.records import Header, Picture, Reason, Refusal, Stage
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 with_data = pytest.mark.skipif(not DATA.is_dir(), reason="the shared photographs are not beside the checkout")
@@ -202,7 +201,17 @@ def test_exif_orientation_is_applied_and_announced(name: str, orientation: int) 
         expected = ImageOps.exif_transpose(image).convert("RGB")
     assert _close(_picture(body).pixels, expected, 0)
     size = (96, 64) if orientation < 5 else (64, 96)
-    assert header(body) == Header(format=name.lower(), width=size[0], height=size[1], orientation=orientation)
+    quality = 95.0 if name == "JPEG" else 100.0
+    assert header(body) == Header(
+        format=name.lower(), width=size[0], height=size[1], orientation=orientation, jpeg_quality=quality
+    )
+
+
+@pytest.mark.parametrize("quality", [1, 10, 24, 49, 50, 51, 75, 90, 100])
+def test_a_jpegs_quality_is_read_off_its_tables(quality: int) -> None:
+    seen = header(_packed(_colours(), "JPEG", quality=quality))
+    assert isinstance(seen, Header)
+    assert seen.jpeg_quality == quality
 
 
 def test_alpha_is_composited_on_white() -> None:

@@ -17,9 +17,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from curation import glance
 from curation.fetch_settings import FetchSettings
+from curation.glance import LOOKS, unseen
 from curation.hosts import Resolver
-from curation.records import Reason
+from curation.records import Reason, Refusal, Seen, Stage
 from curation.transport import Answer, Transport, parse_target
 from tests.http_server import PIXEL, HttpServer
 
@@ -32,11 +34,11 @@ def server() -> Iterator[HttpServer]:
         yield running
 
 
-def get(url: str, seconds: float = 3.0, **changes: Any) -> Answer:
+def get(url: str, seconds: float = 3.0, look: glance.Look = unseen, **changes: Any) -> Answer:
     given: dict[str, Any] = {"allowed_addresses": frozenset({"127.0.0.1"}), "connect_timeout": 1.0, **changes}
     resolver = Resolver(4)
     try:
-        return Transport(FetchSettings(**given), resolver, lambda *_: False).get(url, seconds)
+        return Transport(FetchSettings(**given), resolver, lambda *_: False, look).get(url, seconds)
     finally:
         resolver.close()
 
@@ -124,6 +126,35 @@ def test_an_announced_oversize_body_is_refused_before_it_is_read(server: HttpSer
     answer = get(url, max_bytes=1000)
     assert reason_of(answer) is Reason.BODY_TOO_LARGE
     assert answer.refusal is not None and answer.refusal.detail == "5000000 bytes declared, 1000 allowed"
+
+
+def test_a_body_whose_start_is_refused_is_not_read_on(server: HttpServer) -> None:
+    url = server.add("/large.bin", bytes(3_000_000))
+    seen: list[int] = []
+
+    def look(start: bytes) -> Seen | None:
+        seen.append(len(start))
+        refusal = Refusal(reason=Reason.TOO_SMALL, stage=Stage.JUDGE, detail="as the test wants it")
+        return Seen(refusal=refusal) if len(start) >= LOOKS[1] else None
+
+    answer = get(url, look=look)
+    assert (reason_of(answer), answer.body) == (Reason.TOO_SMALL, None)
+    assert seen == list(LOOKS[:2])
+    assert answer.bytes_spared == 3_000_000 - LOOKS[1]
+    assert LOOKS[1] < answer.bytes_read < 2 * LOOKS[1]
+
+
+def test_a_body_that_nothing_is_said_against_comes_whole(server: HttpServer) -> None:
+    url = server.add("/large.bin", bytes(3_000_000))
+    answer = get(url, look=lambda start: None)
+    assert answer.body is not None and len(answer.body.getvalue()) == 3_000_000
+    assert (answer.bytes_spared, answer.bytes_read > 3_000_000) == (0, True)
+
+
+def test_bytes_count_for_a_body_that_never_ended_too(server: HttpServer) -> None:
+    answer = get(server.url("/truncated/a"))
+    assert reason_of(answer) is Reason.BODY_TRUNCATED
+    assert answer.bytes_read > len(PIXEL)
 
 
 def test_a_body_of_exactly_the_cap_passes(server: HttpServer) -> None:

@@ -10,15 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 import webdataset
+from PIL import Image, ImageFilter
 
 from curation import originals
 from curation.records import Reason, Row, Stage
+from curation.scorers import resolve
 from pipelines import claims, recipes
 from pipelines.filter_laion import FilterJob, run
 from pipelines.recipes import ShardRecipe
+from pipelines.rescore import Rescoring, rescore
+from pipelines.scoring import ScorerSpec
 from pipelines.shard import ShardJob, shard
 from shards import manifest
 from shards.store import Store, open_store
@@ -98,6 +103,51 @@ def test_originals_are_the_bytes_as_they_came_beside_what_they_are(world: World)
     assert {rows[key].link.url: data for key, data in found.items()} == bodies
     with tarfile.open(fileobj=io.BytesIO(job.store.read("images/chunk-00000000.tar"))) as tar:
         assert {member.mtime for member in tar} == {0}
+
+
+def test_the_cascade_keeps_the_same_pictures_for_less(world: World) -> None:
+    for number in range(3):
+        world.serve(f"{number}.jpg", encoded(texture(number)))
+    blurred = Image.fromarray(texture(3)).filter(ImageFilter.GaussianBlur(3))
+    soft = world.serve("soft.jpg", encoded(np.asarray(blurred)))
+    wide = world.serve("wide.png", encoded(texture(4, 300, 1500), "PNG"))
+    page = world.serve("page.jpg", b"<!doctype html>" + bytes(200_000))
+    stores = [open_store(str(world.folder / name)) for name in ("short", "full")]
+    for store, cascade in zip(stores, (True, False), strict=True):
+        run(world.job(store=store, recipe=world.recipe(cascade=cascade)), quiet)
+    short, full = ({row.link.url: row for row in rows_of(store)} for store in stores)
+    assert {url: row.reason for url, row in short.items()} == {url: row.reason for url, row in full.items()}
+    assert Counter(row.reason for row in short.values())[Reason.KEPT] == 3
+    images = [{name: store.read(name) for name in store.list("images/")} for store in stores]
+    assert images[0] == images[1] != {}
+    assert set(short[soft].scores) < set(full[soft].scores) == {"niqe", "brisque"}
+    assert short[soft].detail.endswith("not computed: brisque")
+    assert (short[wide].width, short[wide].height, short[wide].bytes) == (1500, 300, None)
+    for url in (wide, page):
+        assert short[url].bytes_spared > 0 == full[url].bytes_spared
+        assert short[url].bytes_read < 30_000 < full[url].bytes_read
+    assert all(row.ended > 1.7e9 for row in (*short.values(), *full.values()))
+
+
+def test_a_metric_that_comes_later_is_computed_from_the_kept_originals(world: World) -> None:
+    for number in range(5):
+        world.serve(f"{number}.jpg", encoded(texture(number)))
+    gone = world.serve("gone.jpg", encoded(np.asarray(Image.fromarray(texture(5)).filter(ImageFilter.GaussianBlur(3)))))
+    first = world.recipe(thresholds=recipes.thresholds({"niqe": 30.0}, min_res=SIDE))
+    job = world.job(recipe=first)
+    assert go(job)[gone] is Reason.LOW_QUALITY
+    asked = Counter(world.server.requests)
+    both = world.recipe()
+    scoring = ScorerSpec.of(resolve(both.metrics, world.prior), both.engine)
+    claims.reclaim(job.store, both, scoring.digests)
+    later = Rescoring(store=job.store, recipe=both, scoring=scoring, about={"recipe": both.to_dict()})
+    assert rescore(later, lambda units, done: None) == 5
+    assert rescore(later, lambda units, done: None) == 0
+    assert Counter(world.server.requests) == asked
+    at_once = world.job(store=open_store(str(world.folder / "at once")), recipe=both)
+    run(at_once, quiet)
+    after = [(row.link.url, row.reason, row.scores) for row in rows_of(job.store)]
+    assert after == [(row.link.url, row.reason, row.scores) for row in rows_of(at_once.store)]
 
 
 def test_equal_and_nearly_equal_pictures_are_kept_once_the_first_of_the_list(world: World) -> None:

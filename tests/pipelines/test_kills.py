@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -216,22 +216,25 @@ class Killer:
 
     def _kill(self, driver: subprocess.Popen[bytes]) -> None:
         """SIGKILL to the driver alone. Its Ray has to follow by itself; Ray's agents take a minute longer."""
-        family = _titles(driver.pid)
+        family = [process for process, _ in _titles(driver.pid)]
         driver.kill()
         driver.wait()
-        _, left = psutil.wait_procs([process for process, _ in family], timeout=30)
-        self.outlived |= {name for process, name in family if process in left}
+        _, left = psutil.wait_procs(family, timeout=30)
+        self.outlived |= {name for _, name in _titled(left)}  # as of now: one just started had none yet
         for process in left:
             process.kill()
 
 
 def _titles(driver: int) -> list[tuple[psutil.Process, str]]:
-    found = []
     try:
-        family = psutil.Process(driver).children(recursive=True)
+        return _titled(psutil.Process(driver).children(recursive=True))
     except psutil.NoSuchProcess:
         return []
-    for process in family:
+
+
+def _titled(processes: Sequence[psutil.Process]) -> list[tuple[psutil.Process, str]]:
+    found = []
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):  # ended while it was looked at
             found += [(process, line[0]) for line in [process.cmdline()] if line]
     return found
@@ -247,8 +250,10 @@ def command(world: World, store: Path) -> list[str]:
 
 
 def undated(rows: list[Row]) -> list[str]:
-    """What the contract promises of a ledger: all but how long it took and how often it was tried."""
-    return [repr(replace(row, seconds=0.0, attempts=0)) for row in rows]  # as text, NaN equals NaN
+    """What the contract promises of a ledger: all but when it was, how long it took and how often it was tried."""
+    return [
+        repr(replace(row, seconds=0.0, ended=0.0, attempts=0, bytes_read=0)) for row in rows
+    ]  # as text, NaN equals NaN
 
 
 def test_killed_at_twenty_moments_the_end_is_that_of_an_undisturbed_run(world: World) -> None:
