@@ -27,12 +27,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import cv2
 import numpy as np
 import scipy.io
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+from curation.degradations import degrade
 from curation.scorers.protocol import FLAT_SHARE, textured_share
 from curation.scorers.weights import SUMS
 
@@ -268,18 +268,6 @@ def brisque_features(pixels: np.ndarray) -> np.ndarray:
     luma = _luma(pixels)
     half = imresize(luma, scale=0.5, antialiasing=True)
     return scale_features(torch.cat([natural_scene_statistics(image) for image in (luma, half)], dim=-1)).numpy()
-
-
-def degrade(pixels: np.ndarray, kind: str, amount: float, *, seed: int) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, worse: `kind` and `amount` as in DEGRADATIONS; `seed` is the noise's."""
-    if kind == "blur":
-        return cv2.GaussianBlur(pixels, (0, 0), amount)
-    if kind == "noise":
-        noise = np.random.default_rng(seed).standard_normal(pixels.shape, dtype=np.float32) * np.float32(amount)
-        return np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=int(amount))
-    return np.asarray(Image.open(buffer))
 
 
 def _pooled(measured: Sequence[_Measured], given: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -14,13 +14,13 @@ import scipy.io
 import torch
 from PIL import Image
 
+from curation.degradations import degrade
 from curation.fit import (
     DEGRADATIONS,
     FEWEST_BLOCKS,
     OFFSET,
     Fitted,
     brisque_features,
-    degrade,
     exported,
     fit,
     kernel,
