@@ -23,7 +23,7 @@ from curation.scorers.pyiqa_build import build, to_tensor
 from curation.scorers.weights import WeightFile, pinned
 
 if TYPE_CHECKING:
-    import torch
+    from pyiqa.archs.nima_arch import NIMA
 
 METRICS: Final = ("nima", "nima-koniq", "nima-spaq", "nima-vgg16-ava")
 TOLERANCE: Final = 1e-2
@@ -32,7 +32,7 @@ TOLERANCE: Final = 1e-2
 _IN_BFLOAT16: Final = frozenset({"repeat", "repeat_1"})
 
 
-class Nima:
+class NimaBatch:
     """One of `METRICS`, which share their code and differ in network, weights and range of scores.
 
     `files` is what `resolve` found for the metric, `device` torch's name of one. Raises ValueError for another metric.
@@ -44,7 +44,7 @@ class Nima:
         self._metric = metric
         self._files = tuple(files)
         self._device = device
-        self._net: torch.nn.Module | None = None
+        self._net: NIMA | None = None
         self._rounded: frozenset[str] = frozenset()
         self._side = 0
 
@@ -63,9 +63,10 @@ class Nima:
         model = build(self._metric, device=device, find=pinned(self._files))
         checks = [_noise(grain) for grain in (1, 8, 64)]
         expected = np.array([float(model(to_tensor(pixels, device)).item()) for pixels in checks])
-        self._net = model.net.to(memory_format=torch.channels_last)
-        self._side = self._net.base_model.default_cfg["input_size"][-1]
-        _fold(self._net)
+        net: NIMA = model.net
+        _fold(net)
+        self._net = net.to(memory_format=torch.channels_last)
+        self._side = net.base_model.default_cfg["input_size"][-1]
         reduced = [self.reduced(pixels) for pixels in checks]
         for rounded in [_IN_BFLOAT16, frozenset()] if device.type == "cpu" and _has_bfloat16() else [frozenset()]:
             self._rounded = rounded
@@ -125,7 +126,7 @@ def _has_bfloat16() -> bool:
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
 
-def _fold(net: torch.nn.Module) -> None:
+def _fold(net: NIMA) -> None:
     """Puts each batch normalisation into the convolution before it: a pass over the features less for each."""
     import torch
 
