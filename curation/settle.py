@@ -68,10 +68,10 @@ def settle(
 
 def _duplicates(
     store: Store, units: Sequence[str], thresholds: Thresholds, max_distance: int
-) -> dict[int, tuple[Reason, str]]:
-    """Position in the list -> (reason, key of the one that stays)."""
+) -> dict[int, tuple[Reason, str, str]]:
+    """Position in the list -> (reason, which one stays: its key, its unit)."""
     candidates = [
-        (row.link.position, row.link.key, row.sha256 or "", row.phash or "")
+        (row.link.position, row.link.key, row.sha256 or "", row.phash or "", unit)
         for unit in units
         for row in ledger.read(store, unit)
         if judge(row, thresholds).reason is Reason.KEPT
@@ -79,14 +79,14 @@ def _duplicates(
     candidates.sort()
     found = find_duplicates([c[2] for c in candidates], [c[3] for c in candidates], max_distance)
     return {
-        candidate[0]: (duplicate.reason, candidates[duplicate.of][1])
+        candidate[0]: (duplicate.reason, candidates[duplicate.of][1], candidates[duplicate.of][4])
         for candidate, duplicate in zip(candidates, found, strict=True)
         if duplicate is not None
     }
 
 
-def _ending(row: Row, duplicates: Mapping[int, tuple[Reason, str]]) -> Row:
+def _ending(row: Row, duplicates: Mapping[int, tuple[Reason, str, str]]) -> Row:
     if row.reason is not Reason.KEPT or row.link.position not in duplicates:
         return row
-    reason, key = duplicates[row.link.position]
-    return replace(row, reason=reason, stage=Stage.DUPLICATES, detail=f"of {key}")
+    reason, key, unit = duplicates[row.link.position]
+    return replace(row, reason=reason, stage=Stage.DUPLICATES, detail=f"of {key} in {unit}")

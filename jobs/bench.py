@@ -1,6 +1,7 @@
 """What the job costs, next to what one would use instead: the same list, machine and call, so that ratios hold.
 
 python jobs/bench.py filter --photos DIR --weights DIR --limit 16    # against img2dataset + pyiqa + PNG in a tar
+python jobs/bench.py cascade --photos DIR DIR --weights DIR          # against reading and scoring everything
 python jobs/bench.py memory --rows 1000 20000                        # stays flat as the list grows
 python jobs/bench.py fetch                                           # against stock img2dataset
 
@@ -33,9 +34,10 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation import urls
+from curation import ledger, urls
 from curation.fetch import FetchSettings, fetch
 from curation.fit import fit
+from curation.records import Reason, Row
 from curation.scorers import WeightFile, WeightMissing, resolve
 from jobs import terminal
 from jobs.bench_server import LARGE, SCORED_EVERY, SMALL, PictureServer, texture, tiny
@@ -43,6 +45,7 @@ from jobs.process_tree import Peaks, Watcher, check_platform
 from pipelines import recipes
 from pipelines.baseline import THREADS
 from pipelines.demo_pictures import make_pictures
+from shards.store import open_store
 
 PROGRAM = "bench"
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -89,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _bench(flags: argparse.Namespace) -> None:
     check_platform()
     print(machine(), flush=True)
-    work = {"filter": _filter, "memory": _memory, "fetch": _fetch}[flags.command]
+    work = {"filter": _filter, "cascade": _cascade, "memory": _memory, "fetch": _fetch}[flags.command]
     with tempfile.TemporaryDirectory(prefix="million-ird-bench-") as scratch:
         print(work(flags, Path(scratch)))
 
@@ -153,6 +156,51 @@ def tars(folder: Path) -> Patches:
                     pictures.add(member.name.partition("_")[0])
                     count, size = count + 1, size + member.size
     return Patches(pictures=len(pictures), patches=count, bytes=size)
+
+
+# ---------------------------------------------------------------- the cascade against all of the work
+
+
+def _cascade(flags: argparse.Namespace, scratch: Path) -> str:
+    files = sorted(path for folder in flags.photos for path in folder.rglob("*") if path.is_file())
+    weights = _weights(flags.weights, [], scratch)
+    stores, runs = [], []
+    for name, more in (("full", ["--no-cascade"]), ("cascade", [])):
+        with PictureServer(lambda number: files[number].read_bytes()) as server:
+            listed = _write_list(server, len(files), scratch)
+            runs.append(_run(_job_command(listed, scratch / name, weights, "--no-shards", *more), scratch))
+        stores.append(open_store(str(scratch / name)))
+    rows = [[row for unit in ledger.units(store) for row in ledger.read(store, unit)] for store in stores]
+    return f"{len(files)} files, metrics {', '.join(METRICS)}\n" + saved(rows[0], runs[0], rows[1], runs[1])
+
+
+def saved(full: Sequence[Row], full_run: Run, short: Sequence[Row], short_run: Run) -> str:
+    """The table of a run that did everything and one that stopped at the first vote against."""
+    kept = [sum(row.reason is Reason.KEPT for row in rows) for rows in (full, short)]
+    if kept_hashes(full) != kept_hashes(short):
+        raise RuntimeError(f"{kept[0]} pictures are kept without the cascade and {kept[1]} with it: this is a defect")
+
+    def figures(rows: Sequence[Row], run: Run) -> dict[str, float]:
+        read, count = sum(row.bytes_read for row in rows), max(1, kept[0])
+        return {
+            "kept pictures": kept[0],
+            "MB read": read / 1e6,
+            "MB read a kept picture": read / 1e6 / count,
+            "files refused by their header": sum(row.bytes_spared > 0 for row in rows),
+            "seconds on them, a kept picture": sum(row.seconds for row in rows) / count,
+            "seconds, start to end": run.seconds,
+            "CPU seconds": run.peaks.cpu_seconds,
+            **{f"scores of {metric}": sum(metric in row.scores for row in rows) for metric in METRICS},
+        }
+
+    left, right = figures(full, full_run), figures(short, short_run)
+    table = [(key, shown(left[key]), shown(right[key]), ratio(right[key], left[key])) for key in left]
+    return terminal.table(("", "everything", "cascade", "ratio"), table)
+
+
+def kept_hashes(rows: Sequence[Row]) -> list[str | None]:
+    """SHA-256 of the kept originals, in list order."""
+    return [row.sha256 for row in sorted(rows, key=lambda row: row.link.position) if row.reason is Reason.KEPT]
 
 
 # ---------------------------------------------------------------- memory as the list grows
@@ -322,14 +370,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{filter,memory,fetch}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{filter,cascade,memory,fetch}")
     one = commands.add_parser("filter", help="throughput and peak memory next to a plain script")
     two = commands.add_parser("memory", help="peak memory as the list grows")
     three = commands.add_parser("fetch", help="downloads next to img2dataset's")
     for command in (one, three):
         command.add_argument("--photos", type=Path, help="folder of pictures (default: drawn ones)")
         command.add_argument("--limit", type=int, help="pictures at most, spread over the folder (default: all)")
-    for command in (one, two):
+    four = commands.add_parser("cascade", help="what stopping at the first vote against saves")
+    four.add_argument("--photos", type=Path, nargs="+", required=True, help="folders of files, good and bad")
+    for command in (one, two, four):
         command.add_argument("--weights", type=Path, help="folder with the metrics' weights (else pyiqa's cache)")
     two.add_argument("--rows", type=int, nargs="+", default=[1000, 20000], help="list lengths, ascending")
     three.add_argument("--rows", type=int, default=1000, help="downloads (default 1000)")

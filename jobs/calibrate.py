@@ -37,7 +37,6 @@ from curation.records import METRIC_PREFIX
 from curation.report.calibration import Findings, Wrong, areas, page
 from curation.report.parts import share
 from curation.scorers import ENGINES, lower_better, resolve
-from curation.scorers.detectors import DETECTORS
 from jobs import terminal
 from pipelines import claims, recipes
 from pipelines.calibrate import CalibrateJob, Gathered, Specimen, score_folders
@@ -141,7 +140,7 @@ def _by_yield(flags: argparse.Namespace, out: Store) -> None:
 
 
 def _metric(name: str) -> Metric:
-    return Metric(name=name, lower_better=DETECTORS[name].lower_better if name in DETECTORS else lower_better(name))
+    return Metric(name=name, lower_better=lower_better(name))
 
 
 def _held(flags: argparse.Namespace, metrics: Sequence[Metric]) -> list[MetricThreshold]:
@@ -156,8 +155,7 @@ def _held(flags: argparse.Namespace, metrics: Sequence[Metric]) -> list[MetricTh
 
 
 def _job(flags: argparse.Namespace, base: FilterRecipe, metrics: tuple[Metric, ...]) -> CalibrateJob:
-    learned = [metric.name for metric in metrics if metric.name not in DETECTORS]
-    weights = resolve(learned, flags.weights) if learned else {}
+    weights = resolve([metric.name for metric in metrics], flags.weights)
     return CalibrateJob(
         good=flags.good,
         bad=flags.bad,
@@ -248,7 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--degrade", action="store_true", help="also against degraded copies of the good pictures")
     parser.add_argument("--out", required=True, help="a new folder or s3://bucket/prefix")
     parser.add_argument("--endpoint-url", help="another S3 server than AWS's")
-    parser.add_argument("--metrics", help="comma-separated; pyiqa's names and detectors (default: the recipe's)")
+    parser.add_argument("--metrics", help="comma-separated (default: the recipe's)")
     parser.add_argument(
         "--threshold", action="append", default=[], metavar="METRIC=NUMBER", help="a bound to keep; the others are set"
     )

@@ -21,10 +21,9 @@ from curation.decode import decode, header
 from curation.degradations import Degradation, degrade
 from curation.judge import JPEG_QUALITY, Thresholds, size
 from curation.records import Picture, Refusal
-from curation.report.mosaic import jpeg, thumbnail
 from curation.scorers import Panel
-from curation.scorers.detectors import DETECTORS
 from curation.scorers.protocol import refuse_flat
+from curation.thumbnails import jpeg, thumbnail
 from pipelines.cluster import connected, each, memory
 from pipelines.scoring import ScorerSpec
 
@@ -45,7 +44,7 @@ class CalibrateJob:
     good: Path
     bad: Path
     metrics: tuple[Metric, ...]
-    scoring: ScorerSpec  # of those of `metrics` that are no detectors
+    scoring: ScorerSpec  # of `metrics`
     degradations: tuple[Degradation, ...]  # made of each good picture
     min_res: int  # pixels, both sides: smaller ones are not scored, as in the filter
     max_pixels: int
@@ -167,7 +166,7 @@ def score_file(file: PictureFile, job: CalibrateJob) -> list[Specimen] | LeftOut
     seed = int(_digest(file.path)[:8], 16)  # the same noise for a picture, whatever lies beside it
     for kind in job.degradations if file.good else ():
         worse = degrade(picture.pixels, kind.kind, kind.amount, seed=seed)
-        quality = kind.amount if kind.kind == "jpeg" else 100.0  # what a header would say of the copy
+        quality = kind.amount if kind.kind == "jpeg" else picture.jpeg_quality  # as if saved again alike
         copy = Picture(pixels=worse, format=picture.format, jpeg_quality=quality)
         made.append(_scored(copy, file.path.name, kind.name, False, job))
     return made
@@ -200,11 +199,6 @@ def _timed(picture: Picture, metric: str, spec: ScorerSpec) -> tuple[float, floa
 def _score(picture: Picture, metric: str, panel: Panel) -> float:
     if metric == JPEG_QUALITY:
         return picture.jpeg_quality
-    if metric in DETECTORS:
-        return DETECTORS[metric].measure(picture.pixels)
-    small = panel.reduced(picture.pixels, (metric,))
-    if small is not None:
-        return panel.score_reduced([small])[0].scores[metric]
     return panel.score(picture.pixels, (metric,)).scores[metric]
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import ray
 from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 
-from curation import chunks, ledger, originals
+from curation import chunks, ledger, originals, rejects
 from curation.decode import header
 from curation.fetch import FetchSettings, fetch
 from curation.glance import Glance, Look, unseen
@@ -78,16 +78,22 @@ def run_unit(unit: str, setting: Setting, progress: Any) -> Counter[str]:
     with tempfile.TemporaryDirectory(prefix="million-ird-") as scratch:
         ended: dict[int, Row] = {}
         bodies: dict[str, Path] = {}
+        refused_ones = rejects.Rejects()
         for row, body in _measured(todo, setting, Path(scratch)):
-            ended[row.link.position] = replace(_kept(row, recipe) if body is not None else row, ended=time.time())
-            if body is not None:
+            passes = row.reason is Reason.NOT_STORED
+            ended[row.link.position] = replace(_kept(row, recipe) if passes else row, ended=time.time())
+            if body is not None and passes:
                 bodies[row.link.key] = body
+            elif body is not None:
+                refused_ones.offer(row, body)
             done[ended[row.link.position].reason.value] += 1
             if time.monotonic() - told > TELL_SECONDS:
                 told = time.monotonic()
                 progress.tell.remote(unit, done)
         final = [ended.get(row.link.position, row) for row in rows]
         _keep(store, unit, final, bodies, Path(scratch))
+        if rejects.is_shown(unit):
+            refused_ones.write(store, unit, final, Path(scratch))
         ledger.write(store, unit, final, recipe.metrics, setting.about)
     progress.tell.remote(unit, Counter(row.reason.value for row in final))
     return Counter(row.reason.value for row in final)
@@ -111,7 +117,7 @@ def _kept(row: Row, recipe: FilterRecipe) -> Row:
 
 
 def _measured(todo: Sequence[Row], setting: Setting, scratch: Path) -> Iterator[tuple[Row, Path | None]]:
-    """Each row with its facts and verdict, and where its bytes lie if it passed."""
+    """Each row with its facts and verdict, and where its bytes lie if they came."""
     by_key = {row.link.key: row for row in todo}
     waiting: list[tuple[Row, Path]] = []
     scoring: dict[Any, list[tuple[Row, Path]]] = {}
@@ -175,11 +181,9 @@ def _collected(scoring: dict[Any, list[tuple[Row, Path]]], setting: Setting) -> 
             for one in batch:
                 scoring |= _submitted([one], setting)
             return
-        rows = [refused(batch[0][0], _killer(error))]
+        rows = [refused(replace(batch[0][0], sha256=None), _killer(error))]
     for row, (_, path) in zip(rows, batch, strict=True):
-        yield row, path if row.reason is Reason.NOT_STORED else None
-        if row.reason is not Reason.NOT_STORED:
-            path.unlink()
+        yield row, path
 
 
 def _killer(error: Exception) -> Refusal:

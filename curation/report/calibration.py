@@ -13,7 +13,7 @@ from curation.calibrate import Cost, LedgerScores, Line, Roc, Scores, auc, distr
 from curation.judge import MetricThreshold
 from curation.report.curves import mirrored, roc_curve
 from curation.report.markup import Html, element, joined
-from curation.report.parts import counted, document, duration, number, section, share, table, thumbnail
+from curation.report.parts import counted, document, duration, embedded, number, section, share, table
 
 SHOWN: Final = 48  # wrongly judged pictures of each sort
 
@@ -210,7 +210,7 @@ def _figure(picture: Wrong) -> Html:
         for metric, score in picture.scores.items()
     ]
     caption = element("figcaption", element("b", picture.group), " ", picture.name, element("br"), *scores)
-    return element("figure", thumbnail(picture.jpeg, f"{picture.group} {picture.name}"), caption)
+    return element("figure", embedded(picture.jpeg, f"{picture.group} {picture.name}"), caption)
 
 
 def _vote(against: bool) -> str:

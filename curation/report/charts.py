@@ -49,6 +49,45 @@ def histogram(data: Histogram) -> Html:
     )
 
 
+def columns(values: Sequence[float], ends: tuple[str, str], said: Sequence[str], label: str) -> Html:
+    """One column for each value, over an axis from one end to the other; `said` is each column's own text."""
+    tallest = max(values) or 1.0
+    width = (_RIGHT - _LEFT) / len(values)
+    bars = [
+        element(
+            "g",
+            element("title", text),
+            element(
+                "rect",
+                class_="kept",
+                x=_LEFT + at * width,
+                width=max(0.5, width - 0.5),
+                y=_y(v, tallest),
+                height=_BASE - _y(v, tallest),
+            ),
+        )
+        for at, (v, text) in enumerate(zip(values, said, strict=True))
+    ]
+    return element(
+        "svg",
+        joined(*(_line(value, tallest) for value in ticks(0, tallest, 3))),
+        *bars,
+        element("line", class_="base", x1=_LEFT, x2=_RIGHT, y1=_BASE, y2=_BASE),
+        element("text", ends[0], class_="tick", x=_LEFT, y=_BASE + 18, text_anchor="start"),
+        element("text", ends[1], class_="tick", x=_RIGHT, y=_BASE + 18, text_anchor="end"),
+        class_="chart",
+        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
+        role="img",
+        aria_label=f"{label}: at most {tallest:.3g}",
+    )
+
+
+def _line(value: float, tallest: float) -> Html:
+    y = _y(value, tallest)
+    mark = element("text", f"{value:.3g}", class_="tick", x=_LEFT - 6, y=y + 4, text_anchor="end")
+    return joined(element("line", class_="grid", x1=_LEFT, x2=_RIGHT, y1=y, y2=y), mark)
+
+
 def ticks(low: float, high: float, wanted: int) -> list[float]:
     """About `wanted` round numbers from `low` to `high`, both finite and `low` < `high`."""
     rough = (high - low) / wanted
@@ -62,7 +101,7 @@ def _x(score: float, low: float, high: float) -> float:
     return _LEFT + (_RIGHT - _LEFT) * (score - low) / (high - low)
 
 
-def _y(rows: float, tallest: int) -> float:
+def _y(rows: float, tallest: float) -> float:
     return _BASE - (_BASE - _TOP) * rows / tallest
 
 

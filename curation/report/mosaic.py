@@ -1,7 +1,4 @@
-"""Pictures side by side: thumbnails of kept originals for the page, and contact sheets as PNG.
-
-A thumbnail is the middle square of the picture, so that a sheet is even: panoramas lose their ends.
-"""
+"""Contact sheets as PNG: thumbnails side by side, each over its caption."""
 
 from __future__ import annotations
 
@@ -13,28 +10,13 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-THUMBNAIL: Final = 256  # pixels, a side, on the page
+from curation.thumbnails import thumbnail
+
 TILE: Final = 192  # pixels, a side, on a sheet
 _GAP: Final = 8
 _LINE: Final = 17
 _PAPER: Final = (250, 249, 246)
 _INK: Final = (48, 47, 44)
-
-
-def thumbnail(pixels: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
-    """(side, side, 3) uint8: the middle square of `pixels`, (H, W, 3) uint8, scaled."""
-    height, width = pixels.shape[:2]
-    square = min(height, width)
-    left, top = (width - square) // 2, (height - square) // 2
-    image = Image.fromarray(pixels[top : top + square, left : left + square])
-    return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0))
-
-
-def jpeg(pixels: np.ndarray) -> bytes:
-    """A thumbnail's file: about 15 KB at 256 x 256."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=82, optimize=True)
-    return buffer.getvalue()
 
 
 def mosaic(pictures: Sequence[tuple[np.ndarray, str]]) -> bytes:

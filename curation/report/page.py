@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from curation.records import Reason, Stage
-from curation.report import charts
+from curation.report import charts, walls, work
 from curation.report.markup import Html, element, joined
-from curation.report.mosaic import jpeg
-from curation.report.parts import (
-    breakdown,
-    counted,
-    document,
-    duration,
-    header_row,
-    scored,
-    section,
-    share,
-    size,
-    table,
-    thumbnail,
-)
+from curation.report.parts import breakdown, counted, document, duration, header_row, section, share, size, table
+from curation.report.pictures import Pair, Shown
 from curation.report.reasons import REASONS, STAGES
 from curation.report.rows import examples, near, slow
-from curation.report.survey import KeptPicture, Shards, Survey
+from curation.report.survey import Shards, Survey
 from curation.report.tally import SIDES, Histogram, Tally, Volume
 
 _SECTIONS: Final = {
     "funnel": "Where links ended",
     "scores": "Metrics",
     "kept": "Kept pictures",
+    "refused": "Refused pictures",
+    "duplicates": "Duplicates",
     "sizes": "Sizes",
     "sources": "Sources",
     "near": "Nearly kept",
-    "examples": "Refused",
+    "examples": "Examples",
+    "throughput": "Throughput",
+    "saved": "Saved",
+    "hosts": "Hosts",
     "slow": "Slowest",
     "recipe": "Recipe",
 }
@@ -50,18 +44,34 @@ _AFTER: Final = {
 }
 
 
-def page(survey: Survey, pictures: Sequence[KeptPicture], shards: Shards | None, sheet: str) -> bytes:
-    """The whole document. `sheet`: where the contact sheet of `pictures` lies, seen from the page."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gallery:
+    """All pictures on the page, and where the contact sheets lie, seen from it."""
+
+    kept: Sequence[Shown]
+    refused: Mapping[Reason, Sequence[Shown]]
+    pairs: Sequence[Pair]
+    kept_sheet: str
+    refused_sheets: Mapping[Reason, str]
+
+
+def page(survey: Survey, gallery: Gallery, shards: Shards | None) -> bytes:
+    """The whole document."""
     body = element(
         "main",
         _opening(survey, shards),
         _funnel(survey.tally),
         _scores(survey.tally),
-        _kept(survey, pictures, sheet),
+        walls.kept(survey, gallery.kept, gallery.kept_sheet),
+        walls.refused(survey.tally, gallery.refused, gallery.refused_sheets),
+        walls.duplicates(survey.tally, gallery.pairs),
         _sizes(survey.tally),
         _sources(survey.tally, shards),
         near(survey),
         examples(survey.tally),
+        work.throughput(survey.tally),
+        work.saved(survey.tally),
+        work.hosts(survey.tally),
         slow(survey.tally),
         _recipe(survey),
     )
@@ -183,24 +193,6 @@ def _metric(data: Histogram) -> Html:
         f"Median {middle:.3g}; nine in ten from {low:.3g} to {high:.3g}.{missing}"
     )
     return element("section", title, charts.histogram(data), element("p", said, class_="note"), class_="card")
-
-
-def _kept(survey: Survey, pictures: Sequence[KeptPicture], sheet: str) -> Html:
-    if not pictures:
-        return section("kept", "Kept pictures", "Nothing is kept yet.")
-    total = survey.tally.kept.rows
-    which = "all of them" if len(pictures) == total else f"{len(pictures)} of {total:,}, drawn by hash"
-    order = f", best {survey.thresholds.metrics[0].metric} first" if survey.thresholds.metrics else ""
-    explained = joined(f"The middle squares of {which}{order}. As one sheet: ", element("a", sheet, href=sheet), ".")
-    wall = element("div", *map(_figure, pictures), class_="wall")
-    return section("kept", "Kept pictures", explained, wall)
-
-
-def _figure(picture: KeptPicture) -> Html:
-    row = picture.row
-    image = thumbnail(jpeg(picture.pixels), row.link.caption or "a kept picture without a caption")
-    caption = element("figcaption", scored(row), element("br"), f"{row.width} × {row.height} {row.format}")
-    return element("figure", image, caption)
 
 
 def _sizes(tally: Tally) -> Html:

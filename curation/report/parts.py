@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from curation.records import Row
 from curation.report.charts import share_bar
 from curation.report.markup import Html, element, joined
-from curation.report.mosaic import THUMBNAIL
 from curation.report.style import CSS, POLICY
+from curation.thumbnails import THUMBNAIL
 
 
 def document(title: str, main: Html) -> bytes:
@@ -28,8 +28,8 @@ def document(title: str, main: Html) -> bytes:
     return f"<!DOCTYPE html>\n{element('html', head, element('body', main), lang='en')}\n".encode()
 
 
-def thumbnail(jpeg: bytes, said: str) -> Html:
-    """A picture in the page, of the side of all thumbnails; `said`: what it shows, cut at 200 characters."""
+def embedded(jpeg: bytes, said: str) -> Html:
+    """A thumbnail's file as a picture in the page; `said`: what it shows, cut at 200 characters."""
     source = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
     return element("img", src=source, alt=said[:200], width=THUMBNAIL, height=THUMBNAIL)
 

@@ -84,6 +84,9 @@ table.funnel { margin-top: 32px; } .card table.funnel { margin-top: 8px; }
 .steps .n { text-align: right; white-space: nowrap; }
 .steps .bar { height: 16px; border-radius: 3px; }
 .wall { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 18px 14px; margin-top: 16px; }
+.wall.pairs { grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr)); }
+.wall + h3 { margin-top: 36px; }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 4px; }
 figure { margin: 0; min-width: 0; }
 figure img { display: block; width: 100%; height: auto; aspect-ratio: 1; border-radius: 6px; background: var(--track); }
 figcaption { font-size: 12.5px; line-height: 1.4; margin-top: 5px; color: var(--soft); overflow-wrap: anywhere; }
@@ -102,6 +105,7 @@ footer { margin-top: 72px; padding-top: 16px; border-top: 1px solid var(--line);
   h1 { font-size: 28px; } .lead { font-size: 17px; } h2 { margin-top: 48px; }
   .figures { grid-template-columns: 1fr 1fr; } .figures dd { font-size: 22px; }
   .wall { grid-template-columns: 1fr 1fr; }
+  .wall.pairs { grid-template-columns: 1fr; }
   .card { padding: 14px 12px; }
   .funnel .share { display: none; } .why { display: block; } .why > * { display: block; }
   .steps li { grid-template-columns: 1fr auto; gap: 4px 12px; }

@@ -1,30 +1,21 @@
-"""What is in a store today, read once: ledger parts, a few kept originals, the shards' manifest.
-
-Parts are read one at a time, and of originals at most 12 tars: a report of 170,000 chunks needs no more memory than
-one of a dozen.
-"""
+"""What is in a store today, read once: ledger parts, one at a time, and the shards' manifest."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from curation import ledger, originals
+from curation import ledger
 from curation.chunks import read_plan
-from curation.decode import decode
 from curation.judge import MetricThreshold, Thresholds
-from curation.records import Picture, Row
-from curation.report.mosaic import thumbnail
 from curation.report.tally import Tally
 from shards import manifest
 from shards.manifest import Manifest
 from shards.store import Store
-from shards.tar import TarError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,14 +32,6 @@ class Survey:
     def source(self) -> str:
         """The list's name."""
         return str(self.recipe.get("source", "unnamed"))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KeptPicture:
-    """A kept row and its thumbnail, (256, 256, 3) uint8."""
-
-    row: Row
-    pixels: np.ndarray = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,37 +85,6 @@ def _warnings(store: Store, units: int, others: int) -> Iterator[str]:
             f"{others:,} chunk{' was' if others == 1 else 's were'} judged by another recipe than the one shown: "
             "dynet-filter judge, given again, settles all of them alike."
         )
-
-
-def kept_pictures(store: Store, tally: Tally) -> list[KeptPicture]:
-    """The kept pictures to show, best score of the first metric first. Originals that can't be read are left out."""
-    found = [picture for unit, rows in tally.shown() for picture in _pictures(store, unit, rows)]
-    return sorted(found, key=lambda picture: _goodness(picture.row, tally))
-
-
-def _pictures(store: Store, unit: str, rows: Sequence[Row]) -> Iterator[KeptPicture]:
-    wanted = {row.link.key: row for row in rows}
-    try:
-        for key, body in originals.read(store, unit):
-            row = wanted.pop(key, None)
-            picture = decode(body) if row is not None else None
-            if row is not None and isinstance(picture, Picture):
-                yield KeptPicture(row=row, pixels=thumbnail(picture.pixels))
-            if not wanted:
-                return
-    except TarError as error:
-        part = ledger.part_name(unit)
-        raise ValueError(
-            f"{store.root}/{originals.tar_name(unit)}: {error}; remove it and {part} and run the filter again"
-        ) from error
-
-
-def _goodness(row: Row, tally: Tally) -> tuple[float, str]:
-    """Ascending: best first."""
-    for metric, histogram in tally.histograms.items():
-        score = row.scores.get(metric, 0.0)
-        return (score if histogram.threshold.lower_better else -score), row.link.key
-    return 0.0, row.link.key
 
 
 def shards(store: Store) -> Shards | None:

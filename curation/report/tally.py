@@ -1,7 +1,7 @@
 """What the report says of a ledger, gathered in one pass over its rows, in memory that does not grow with them.
 
 Counts, histograms of at most 4,096 bins, and the few rows of lowest rank. Nothing here depends on the order in
-which rows come: two passes over one store agree.
+which rows come, up to 16,384 hosts: two passes over one store agree.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Final, Generic, TypeVar
+from urllib.parse import urlsplit
 
 from curation.judge import MetricThreshold, Thresholds
 from curation.records import Reason, Row, Stage
@@ -21,6 +22,7 @@ from curation.records import Reason, Row, Stage
 EXAMPLES: Final = 10  # rows per reason
 NEAR: Final = 12  # rows just beyond the thresholds
 SLOW: Final = 10
+PAIRS: Final = 12  # of a duplicate and the picture it repeats
 PICTURES: Final = 48  # kept ones that are shown
 PICTURE_UNITS: Final = 12  # chunks that they come from: each costs the reading of its tar
 
@@ -30,6 +32,8 @@ SIDES: Final = (1, 256, 512, 768, 1024, 1280, 1536, 2048, 3072, 4096, 6144, 8192
 _FINEST: Final = 2.0**-12  # a bin's width, before any doubling
 _MOST_BINS: Final = 4096
 _BARS: Final = 40
+_MOST_SPANS: Final = 60
+_MOST_HOSTS: Final = 1 << 14
 
 Item = TypeVar("Item")
 
@@ -158,6 +162,84 @@ class Volume:
         self.bytes += bytes
 
 
+class Timeline:
+    """Work done over time, in spans of equal length: one second at first, doubling until there are few enough."""
+
+    def __init__(self) -> None:
+        self.width = 1.0  # seconds
+        self._spans: dict[int, tuple[int, int, int]] = {}  # span since 1970 -> rows, kept, bytes read
+
+    def add(self, ended: float, kept: bool, bytes_read: int) -> None:
+        self._put(math.floor(ended / self.width), (1, int(kept), bytes_read))
+        while max(self._spans) - min(self._spans) >= _MOST_SPANS:
+            old, self._spans = self._spans, {}
+            self.width *= 2
+            for at, counts in old.items():
+                self._put(at // 2, counts)
+
+    def _put(self, at: int, counts: tuple[int, int, int]) -> None:
+        before = self._spans.get(at, (0, 0, 0))
+        self._spans[at] = (before[0] + counts[0], before[1] + counts[1], before[2] + counts[2])
+
+    @property
+    def spans(self) -> list[Span]:
+        """Every span from the first to the last, those without work too."""
+        if not self._spans:
+            return []
+        between = range(min(self._spans), max(self._spans) + 1)
+        found = ((at, self._spans.get(at, (0, 0, 0))) for at in between)
+        return [Span(start=at * self.width, rows=r, kept=k, bytes_read=b) for at, (r, k, b) in found]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """What ended within one span of time that began at `start`, seconds since 1970."""
+
+    start: float
+    rows: int
+    kept: int
+    bytes_read: int
+
+
+@dataclass(kw_only=True, slots=True)
+class Host:
+    """What one host's rows cost: seconds of download, decoding and scoring."""
+
+    rows: int = 0
+    failed: int = 0  # ended in the download
+    bytes_read: int = 0
+    seconds: float = 0.0
+
+
+class Hosts:
+    """The hosts that cost most time. Exact up to 16,384 hosts; of more, those that cost least are forgotten."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, Host] = {}
+
+    def add(self, row: Row) -> None:
+        host = self._hosts.setdefault(_host(row.link.url), Host())
+        host.rows += 1
+        host.failed += row.stage is Stage.FETCH
+        host.bytes_read += row.bytes_read
+        host.seconds += row.seconds
+        if len(self._hosts) > 2 * _MOST_HOSTS:
+            self._hosts = dict(self._ranked()[:_MOST_HOSTS])
+
+    def slowest(self, count: int) -> list[tuple[str, Host]]:
+        return self._ranked()[:count]
+
+    def _ranked(self) -> list[tuple[str, Host]]:
+        return sorted(self._hosts.items(), key=lambda item: (-item[1].seconds, item[0]))
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or "none"
+    except ValueError:
+        return "none"
+
+
 class Tally:
     """Everything the report needs of the rows."""
 
@@ -167,6 +249,12 @@ class Tally:
         self.examples: dict[Reason, Smallest[Row]] = {reason: Smallest(EXAMPLES) for reason in Reason}
         self.near: Smallest[Row] = Smallest(NEAR)
         self.slow: Smallest[Row] = Smallest(SLOW)
+        self.duplicates: Smallest[tuple[str, Row]] = Smallest(PAIRS)
+        self.hosts = Hosts()
+        self.timeline = Timeline()
+        self.decoded = 0  # rows whose picture was looked at
+        self.by_header = Volume()  # rows refused by the first bytes of a file, and the bytes not read for it
+        self.bytes_read = 0
         self.downloaded = Volume()
         self.kept = Volume()
         self.sides: Counter[int] = Counter()  # kept pictures: index into SIDES -> rows
@@ -189,6 +277,8 @@ class Tally:
         for row in rows:
             self._count(row)
             self._rank(row)
+            if row.stage is Stage.DUPLICATES:
+                self.duplicates.offer((row.link.key, row.link.position), (unit, row))
             if row.reason is Reason.KEPT:
                 self._keep(row)
                 shown.offer((row.link.key, row.link.position), row)
@@ -208,6 +298,14 @@ class Tally:
         self.rows[row.stage, row.reason] += 1
         self.links[row.link.source] += 1
         self.seconds += row.seconds
+        self.bytes_read += row.bytes_read
+        self.decoded += row.phash is not None
+        if row.bytes_spared:
+            self.by_header.add(row.bytes_spared)
+        if row.stage is not Stage.LIST:
+            self.hosts.add(row)
+        if row.ended:
+            self.timeline.add(row.ended, row.reason is Reason.KEPT, row.bytes_read)
         if row.bytes is not None:
             self.downloaded.add(row.bytes)
         for metric, histogram in self.histograms.items():

@@ -7,9 +7,10 @@ from typing import Final
 
 from curation.judge import JPEG_QUALITY
 from curation.scorers import pyiqa_build
+from curation.scorers.detectors import DETECTORS
 
 #: Own metric -> whether a lower score is better.
-OWN: Final = {JPEG_QUALITY: False}
+OWN: Final = {JPEG_QUALITY: False, **{name: one.lower_better for name, one in DETECTORS.items()}}
 
 
 def known_metrics() -> tuple[str, ...]:

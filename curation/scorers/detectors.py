@@ -7,12 +7,14 @@ those of the ones that were tried and left out (flat area, a tiled text mark).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import cv2
 import numpy as np
+
+from curation.scorers.protocol import Measure, Scorer, Unmeasurable
 
 BLOCK: Final = 64  # pixels: a block has some of each of four octaves
 STRIP: Final = 512  # pixels, whole blocks: what is in work at once stays in the cache
@@ -31,6 +33,31 @@ class Detector:
 
     measure: Callable[[np.ndarray], float]
     lower_better: bool
+
+
+class DetectorScorer(Scorer):
+    """Scores by the detectors named. There is nothing to build."""
+
+    def __init__(self, metrics: Sequence[str]) -> None:
+        self._metrics = tuple(metrics)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return self._metrics
+
+    def setup(self) -> None:
+        """Nothing to do."""
+
+    def measure(self, pixels: np.ndarray, sure: Sequence[str]) -> Measure:
+        """What measures (H, W, 3) uint8 RGB, each detector by itself."""
+
+        def by(metric: str) -> float:
+            value = DETECTORS[metric].measure(pixels)
+            if math.isnan(value):
+                raise Unmeasurable("too little texture")
+            return value
+
+        return by
 
 
 def upscaling(pixels: np.ndarray) -> float:

@@ -86,13 +86,19 @@ class Scorer(ABC):
         return flat or in_turn(self.measure(pixels, sure), names, stands)
 
 
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise Unmeasurable(f"gives {value}")
+    return float(np.float32(value))
+
+
 def in_turn(measure: Measure, metrics: Sequence[str], stands: Stands) -> Scored:
     """One metric after the other; the rest is left out once one of them says that the picture can't be kept."""
     scores: dict[str, float] = {}
     failures: dict[str, str] = {}
     for metric in metrics:
         try:
-            scores[metric] = float(np.float32(measure(metric)))
+            scores[metric] = _finite(measure(metric))
         except Unmeasurable as error:
             scores[metric], failures[metric] = math.nan, str(error)
         if not stands(metric, scores[metric]):

@@ -10,7 +10,6 @@ Memory is pyiqa's: NIQE holds the table that it fits a distribution against once
 
 from __future__ import annotations
 
-import math
 import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -76,7 +75,7 @@ class PyiqaScorer(Scorer):
         return by
 
     def _measured(self, model: torch.nn.Module, pixels: np.ndarray) -> float:
-        """One finite score. Raises Unmeasurable for what this picture makes of the metric."""
+        """One score. Raises Unmeasurable for what this picture makes of the metric."""
         import torch
 
         device = torch.device(self._device)
@@ -91,8 +90,6 @@ class PyiqaScorer(Scorer):
             if machines_fault(error):
                 raise
             raise Unmeasurable((str(error).splitlines() or [type(error).__name__])[0][:120]) from error
-        if not math.isfinite(value):
-            raise Unmeasurable(f"gives {value}")
         return value
 
 

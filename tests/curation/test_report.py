@@ -22,10 +22,11 @@ from curation import ledger, originals
 from curation.chunks import PLAN
 from curation.judge import MetricThreshold, Thresholds, judge
 from curation.records import Link, Reason, Row, Stage, url_key
+from curation.rejects import PER_REASON, Rejects
 from curation.report import PAGE, SHEET, write_report
-from curation.report.mosaic import thumbnail
 from curation.report.parts import share
 from curation.report.reasons import REASONS, STAGES
+from curation.thumbnails import thumbnail
 from shards import manifest
 from shards.manifest import Entry, Manifest, Shard, Source
 from shards.store import LocalStore, Store, open_store
@@ -266,6 +267,66 @@ def test_nothing_kept_is_said_and_an_old_sheet_goes(store: LocalStore) -> None:
         ledger.write(store, unit, refused, METRICS, ABOUT)
     assert "Nothing is kept yet" in page_of(store)
     assert not store.exists(SHEET)
+
+
+def test_refused_pictures_are_shown_by_reason_with_their_scores_and_as_sheets(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    rows = ledger.read(store, "chunk-00000001")
+    shown = [row for row in rows if row.reason is Reason.LOW_QUALITY]
+    refused = Rejects()
+    for row in shown:
+        path = tmp_path / row.link.key
+        path.write_bytes(drawn(row.link.position))
+        refused.offer(row, path)
+    refused.write(store, "chunk-00000001", rows, tmp_path)
+    assert len(shown) < PER_REASON
+    text = text_of(page_of(store))
+    wall = text.partition("Refused pictures A few")[2].partition("Duplicates 0 rows")[0]
+    for row in shown:
+        assert f"niqe {row.scores['niqe']:.2f}" in wall
+    assert "low_quality At least one metric votes against it." in wall
+    sheet = Image.open(io.BytesIO(store.read("report/low_quality.png")))
+    assert sheet.format == "PNG" and sheet.width > 2 * 192
+    store.delete("rejects/chunk-00000001.tar")
+    assert "there is none to show" in text_of(page_of(store))
+    assert not store.exists("report/low_quality.png")
+
+
+def test_a_duplicate_is_shown_beside_what_it_repeats(store: LocalStore, tmp_path: Path) -> None:
+    rows = ledger.read(store, "chunk-00000000")
+    at = next(at for at, row in enumerate(rows) if row.reason is Reason.DUPLICATE_NEAR)
+    earlier = next(row for row in rows if row.reason is Reason.KEPT)
+    rows[at] = replace(rows[at], detail=f"of {earlier.link.key} in chunk-00000000")
+    kept = [row for row in rows if row.reason in (Reason.KEPT, Reason.DUPLICATE_NEAR)]
+    bodies = {row.link.key: tmp_path / row.link.key for row in kept}
+    for row in kept:
+        bodies[row.link.key].write_bytes(drawn(row.link.position))
+    originals.write(store, "chunk-00000000", kept, bodies, tmp_path)
+    ledger.write(store, "chunk-00000000", rows, METRICS, ABOUT)
+    page = page_of(store)
+    pair = page.partition('class="pair"')[2].partition("</figure>")[0]
+    shown = [Image.open(io.BytesIO(base64.b64decode(data))) for data in re.findall(r"base64,([^\"]+)", pair)]
+    assert len(shown) == 2
+    for image, row in zip(shown, (earlier, rows[at]), strict=True):
+        expected = thumbnail(np.asarray(Image.open(io.BytesIO(drawn(row.link.position)))))
+        assert np.abs(np.asarray(image, int) - expected).mean() < 4
+    assert "1 row that look like one" in text_of(page)
+
+
+def test_what_the_run_did_is_told_over_time_and_by_host(store: LocalStore) -> None:
+    rows = ledger.read(store, "chunk-00000001")
+    timed = [
+        replace(row, ended=1_700_000_000.0 + 10 * at, bytes_read=2_000_000, bytes_spared=1_000_000 * (at < 3))
+        for at, row in enumerate(rows)
+    ]
+    ledger.write(store, "chunk-00000001", timed, METRICS, ABOUT)
+    text = text_of(page_of(store))
+    assert "From 11-14 22:13:20 to 11-14 22:1" in text
+    assert "3 files could not be kept by their first kilobytes: 3.0 MB of them were not read" in text
+    assert "Links a second" in text and "Megabytes a second" in text
+    slowest = text.partition("Slowest hosts")[2].partition("Slowest links")[0]
+    assert "host-23 1 0 2.0 MB 730 ms 730 ms" in slowest
 
 
 def test_the_nearest_misses_come_first(store: LocalStore) -> None:

@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 
 from curation.judge import MetricThreshold
-from curation.records import Reason
+from curation.records import Link, Reason, Row, Stage
+from curation.report import tally
 from curation.report.charts import ticks
-from curation.report.mosaic import TILE, mosaic, thumbnail
+from curation.report.mosaic import TILE, mosaic
 from curation.report.parts import share, size
-from curation.report.tally import EXAMPLES, PICTURE_UNITS, PICTURES, Histogram, Tally
+from curation.report.tally import EXAMPLES, PICTURE_UNITS, PICTURES, Histogram, Hosts, Tally, Timeline
+from curation.thumbnails import thumbnail
 from tests.curation.test_report import THRESHOLDS, gone, scored
 
 
@@ -135,3 +137,34 @@ def test_a_thumbnail_is_the_middle_square() -> None:
     pixels = np.zeros((100, 300, 3), np.uint8)
     pixels[:, 100:200] = 255
     assert thumbnail(pixels, 50).min() >= 250
+
+
+def test_time_is_cut_into_few_spans_in_any_order() -> None:
+    moments = [1_700_000_000 + 37.0 * n for n in range(900)]
+    timelines = []
+    for order in (moments, moments[::-1], sorted(moments, key=lambda at: at % 7)):
+        timeline = Timeline()
+        for at in order:
+            timeline.add(at, kept=at == moments[0], bytes_read=10)
+        timelines.append((timeline.width, timeline.spans))
+    assert timelines[0] == timelines[1] == timelines[2]
+    width, spans = timelines[0]
+    assert 30 <= len(spans) <= 60
+    assert sum(span.rows for span in spans) == 900 and sum(span.bytes_read for span in spans) == 9000
+    assert spans[0].kept == 1 and spans[0].start <= moments[0] < spans[0].start + width
+
+
+def test_the_costliest_hosts_are_exact_and_the_cheapest_of_too_many_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tally, "_MOST_HOSTS", 50)
+    hosts = Hosts()
+    for n in range(400):
+        hosts.add(row_of(f"http://h{n}.example/1", 1.0 + n))
+        hosts.add(row_of("http://slow.example/1", 5.0))
+    assert [name for name, _ in hosts.slowest(2)] == ["slow.example", "h399.example"]
+    assert hosts.slowest(1)[0][1].rows == 400
+    assert len(hosts.slowest(1000)) <= 101
+
+
+def row_of(url: str, seconds: float) -> Row:
+    link = Link(position=0, key="0" * 16, url=url, source="test")
+    return Row(link=link, seconds=seconds, reason=Reason.HTTP_NOT_FOUND, stage=Stage.FETCH)

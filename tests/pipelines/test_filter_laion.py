@@ -162,7 +162,7 @@ def test_equal_and_nearly_equal_pictures_are_kept_once_the_first_of_the_list(wor
     assert (ended[first], ended[exact], ended[near]) == (Reason.KEPT, Reason.DUPLICATE_EXACT, Reason.DUPLICATE_NEAR)
     by_url = {row.link.url: row for row in rows_of(job.store)}
     assert by_url[exact].stage is Stage.DUPLICATES
-    assert by_url[exact].detail == f"of {by_url[first].link.key}"
+    assert by_url[exact].detail == f"of {by_url[first].link.key} in chunk-00000000"
 
 
 def test_a_retry_does_just_what_failed_for_a_passing_reason(world: World) -> None:

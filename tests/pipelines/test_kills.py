@@ -289,7 +289,7 @@ def assert_equal(calm: LocalStore, disturbed: LocalStore) -> None:
     names = list(calm.list(""))
     assert list(disturbed.list("")) == names
     folders = {name.partition("/")[0] for name in names}
-    assert folders == {"recipe.json", "weights", "links", "images", "ledger", "shards", "report"}
+    assert folders == {"recipe.json", "weights", "links", "images", "rejects", "ledger", "shards", "report"}
     exact = [name for name in names if not name.startswith(("ledger/", "report/"))]
     assert [name for name in exact if disturbed.read(name) != calm.read(name)] == []
     assert undated(rows_of(disturbed)) == undated(rows_of(calm))

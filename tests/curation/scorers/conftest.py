@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import urllib.request
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import scipy.io
 import torch
+
+if TYPE_CHECKING:
+    from pyiqa.archs.nima_arch import NIMA
 
 
 def textured(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -26,6 +30,18 @@ def pin(folder: Path) -> None:
     """Write a SHA256SUMS of everything in a folder."""
     lines = (f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in sorted(folder.iterdir()))
     (folder / "SHA256SUMS").write_text("".join(list(lines)))
+
+
+def random_nima(backbone: str, classes: int = 10) -> NIMA:
+    """pyiqa's NIMA with random weights, without the network that it would fetch ImageNet's from."""
+    import timm
+    from pyiqa.archs.nima_arch import NIMA
+
+    create = timm.create_model
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timm, "create_model", lambda *args, **options: create(*args, **{**options, "pretrained": False}))
+        torch.manual_seed(0)
+        return NIMA(backbone, num_classes=classes, pretrained=False)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from PIL import Image
 from curation.records import Reason
 from curation.scorers import PyiqaScorer, WeightMissing, WeightRefused, resolve
 from curation.scorers.pyiqa_scorer import machines_fault
-from tests.curation.scorers.conftest import pin, textured
+from tests.curation.scorers.conftest import pin, random_nima, textured
 
 IQA = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "iqa"
 NIMA_FILE = "NIMA_VGG16_ava-dc4e8265.pth"
@@ -101,19 +101,11 @@ def test_a_device_that_is_not_there_is_the_users_mistake(weights_dir: Path) -> N
 
 
 @pytest.fixture
-def nima_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def nima_dir(tmp_path: Path) -> Path:
     """Random weights in the form that pyiqa publishes NIMA's in."""
-    import timm
-    from pyiqa.archs.nima_arch import NIMA
-
-    create = timm.create_model
-    with monkeypatch.context() as patch:
-        patch.setattr(timm, "create_model", lambda *args, **options: create(*args, **{**options, "pretrained": False}))
-        torch.manual_seed(0)
-        network = NIMA("vgg16", pretrained=False)
     folder = tmp_path / "nima"
     folder.mkdir()
-    torch.save({"params": network.state_dict()}, folder / NIMA_FILE)
+    torch.save({"params": random_nima("vgg16").state_dict()}, folder / NIMA_FILE)
     return folder
 
 
