@@ -271,6 +271,22 @@ def auc(good: np.ndarray, bad: np.ndarray) -> float:
     return float((ranks.sum() - len(bad) * (len(bad) + 1) / 2) / (len(good) * len(bad)))
 
 
+def areas(scores: Scores) -> dict[str, dict[str, float]]:
+    """Group -> metric -> `auc` of the good pictures against this group of bad ones. Empty without good pictures.
+
+    Of all bad pictures together an area says little: a detector is there for one group, and blind to the others.
+    """
+    assert scores.good is not None, "somebody said which are good"
+    good, badness = scores.badness[scores.good], scores.badness
+    if not len(good):
+        return {}
+    found = {}
+    for group in dict.fromkeys(scores.groups[~scores.good]):
+        bad = badness[(scores.groups == group) & ~scores.good]
+        found[str(group)] = {one.name: auc(good[:, at], bad[:, at]) for at, one in enumerate(scores.metrics)}
+    return found
+
+
 def distribution(values: np.ndarray) -> Distribution:
     """Of a metric's scores (n,), NaN where there is none."""
     scored = values[~np.isnan(values)]
@@ -304,13 +320,20 @@ def from_ledger(store: Store, metrics: Sequence[Metric]) -> LedgerScores:
     )
 
 
-def evidence(lines: Sequence[Line], found: Sequence[Cost], areas: dict[str, float]) -> dict[str, Any]:
-    """What a recipe file says of its thresholds: plain JSON values."""
+def passes(lines: Sequence[Line]) -> dict[str, Any]:
+    """The confusion table as plain JSON values, for a recipe file."""
     return {
-        "passes": {
-            line.group: {"good": line.good, "pictures": line.pictures, "all": line.together, **line.passing}
-            for line in lines
+        line.group: {"good": line.good, "pictures": line.pictures, "all": line.together, **line.passing}
+        for line in lines
+    }
+
+
+def evidence(scores: Scores, found: Sequence[Cost]) -> dict[str, Any]:
+    """What else such a file says of the pictures that set its thresholds."""
+    return {
+        "auc": {
+            group: {metric: round(area, 4) for metric, area in by_metric.items()}
+            for group, by_metric in areas(scores).items()
         },
-        "auc": {metric: round(area, 4) for metric, area in areas.items()},
         "milliseconds_per_megapixel": {cost.metric: round(1000 * cost.per_megapixel, 2) for cost in found},
     }

@@ -28,13 +28,14 @@ from curation.calibrate import (
     for_pass_rate,
     for_yield,
     from_ledger,
+    passes,
     passing,
 )
 from curation.decode import DEFAULT_MAX_PIXELS
 from curation.degradations import FOR_CALIBRATION
 from curation.judge import MetricThreshold
 from curation.records import METRIC_PREFIX
-from curation.report.calibration import Findings, Wrong, areas, page
+from curation.report.calibration import Findings, Wrong, page
 from curation.report.parts import share
 from curation.scorers import ENGINES, lower_better, resolve
 from jobs import terminal
@@ -169,8 +170,8 @@ def _job(flags: argparse.Namespace, base: FilterRecipe, metrics: tuple[Metric, .
 
 def _wrong(gathered: Gathered, job: CalibrateJob, bounds: Sequence[MetricThreshold], *, good: bool) -> Iterator[Wrong]:
     """The good pictures that are refused, or the bad ones that pass."""
-    passes = passing(gathered.table(job.metrics), bounds)
-    for one, votes in zip(gathered.specimens, passes, strict=True):
+    ballots = passing(gathered.table(job.metrics), bounds)
+    for one, votes in zip(gathered.specimens, ballots, strict=True):
         if one.good is good and votes.all() != good:
             yield Wrong(
                 name=one.name,
@@ -207,7 +208,7 @@ def _parquet(specimens: Sequence[Specimen], metrics: Sequence[Metric]) -> bytes:
 def _write(out: Store, base: FilterRecipe, found: Findings) -> None:
     """The page, then the recipe: who finds a recipe finds its evidence."""
     recipe = replace(base, thresholds=replace(base.thresholds, metrics=found.thresholds))
-    said = evidence(found.lines, found.costs, {} if found.folders is None else areas(found.folders))
+    said = {"passes": passes(found.lines)} | ({} if found.folders is None else evidence(found.folders, found.costs))
     out.write(PAGE, page(found))
     text = {"recipe": recipe.to_dict(), "calibration": {"wish": found.wish, **said}}
     out.write(RECIPE, json.dumps(text, indent=1).encode())

@@ -9,9 +9,9 @@ from typing import Final
 
 import numpy as np
 
-from curation.calibrate import Cost, LedgerScores, Line, Roc, Scores, auc, distribution, roc
+from curation.calibrate import Cost, LedgerScores, Line, Scores, areas, auc, distribution, passing, roc
 from curation.judge import MetricThreshold
-from curation.report.curves import mirrored, roc_curve
+from curation.report.curves import mirrored, roc_curves
 from curation.report.markup import Html, element, joined
 from curation.report.parts import counted, document, duration, embedded, number, section, share, table
 
@@ -47,27 +47,13 @@ class Findings:
 def page(findings: Findings) -> bytes:
     """The whole document."""
     parts = [_opening(findings), _metrics(findings), _confusion(findings)]
-    if findings.costs:
-        parts.append(_costs(findings.costs))
     if findings.folders is not None:
+        parts.append(_areas(findings, findings.folders))
+        parts.append(_costs(findings.costs))
         parts.append(_wall("refused", "Good pictures it refuses", findings.refused))
         parts.append(_wall("passed", "Bad pictures it lets through", findings.passed))
         parts.append(_left_out(findings.left_out))
     return document("Calibration", element("main", *parts))
-
-
-def areas(scores: Scores) -> dict[str, float]:
-    """Metric -> area under its ROC curve; empty unless there are good and bad pictures."""
-    if scores.good is None or not scores.good.any() or scores.good.all():
-        return {}
-    return {metric: auc(good, bad) for metric, good, bad in _sides(scores)}
-
-
-def _sides(scores: Scores) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Metric, badness of the good pictures, badness of the bad ones."""
-    assert scores.good is not None, "somebody said which are good"
-    for at, metric in enumerate(scores.metrics):
-        yield metric.name, scores.badness[scores.good, at], scores.badness[~scores.good, at]
 
 
 def _opening(findings: Findings) -> Html:
@@ -118,7 +104,8 @@ def _metrics(findings: Findings) -> Html:
     cards = [_metric(findings.folders, findings.folders.good, one) for one in findings.thresholds]
     explained = (
         "Above: shares of the good and of the bad pictures by score; the tinted side passes. Below: what each bound "
-        "would let pass; the dot is the bound chosen, the diagonal a metric that sees nothing."
+        "would let pass, against all bad pictures and (thin) against each group; the dot is the bound chosen, the "
+        "diagonal a metric that sees nothing."
     )
     return section(
         "metrics", "How far each metric parts them", explained, legend, element("div", *cards, class_="cards two")
@@ -128,33 +115,36 @@ def _metrics(findings: Findings) -> Html:
 def _metric(scores: Scores, good: np.ndarray, threshold: MetricThreshold) -> Html:
     values = scores.of(threshold.metric)
     title = element("h3", threshold.metric, element("small", _better(threshold)))
-    sides = {"good": values[good], "bad": values[~good]}
     if np.isnan(values).all():
         return element("section", title, element("p", "No picture has this score.", class_="note"), class_="card")
-    charts = [mirrored(sides["good"], sides["bad"], threshold)]
-    said = " ".join(f"{name.capitalize()}: {_described(side)}." for name, side in sides.items() if len(side))
-    if all(len(side) for side in sides.values()):
-        at = tuple(float(np.mean([threshold.passes(one) for one in sides[name]])) for name in ("bad", "good"))
-        curve, area = {name: (c, a) for name, c, a in _curves(scores)}[threshold.metric]
-        said += f" Area under the curve {area:.3f}; {100 * at[1]:.0f} % of good and {100 * at[0]:.0f} % of bad pass."
-        charts.append(roc_curve(curve, (at[0], at[1]), f"ROC curve of {threshold.metric}, area {area:.3f}"))
+    charts = [mirrored(values[good], values[~good], threshold)]
+    sides = {"Good": values[good], "Bad": values[~good]}
+    said = " ".join(f"{name}: {_described(side, threshold)}." for name, side in sides.items() if len(side))
+    if good.any() and not good.all():
+        charts.append(_curves(scores, good, threshold))
     return element("section", title, *charts, element("p", said, class_="note"), class_="card")
 
 
-def _curves(scores: Scores) -> Iterator[tuple[str, Roc, float]]:
-    for name, good, bad in _sides(scores):
-        yield name, roc(good, bad), auc(good, bad)
+def _curves(scores: Scores, good: np.ndarray, threshold: MetricThreshold) -> Html:
+    """All bad pictures' curve, and each group's."""
+    badness = scores.badness[:, [one.name for one in scores.metrics].index(threshold.metric)]
+    groups = {str(group): badness[~good & (scores.groups == group)] for group in dict.fromkeys(scores.groups[~good])}
+    thin = {f"{name}, area {auc(badness[good], bad):.3f}": roc(badness[good], bad) for name, bad in groups.items()}
+    passes = passing(scores, [threshold])[:, 0]
+    at = (float(passes[~good].mean()), float(passes[good].mean()))
+    return roc_curves(roc(badness[good], badness[~good]), thin, at, f"ROC curves of {threshold.metric}")
 
 
 def _better(threshold: MetricThreshold) -> str:
     return f" {'lower' if threshold.lower_better else 'higher'} is better"
 
 
-def _described(values: np.ndarray) -> str:
+def _described(values: np.ndarray, threshold: MetricThreshold) -> str:
     found = distribution(values)
     low, _, middle, _, high = (number(one) for one in found.quantiles)
     missing = f", {found.missing} without a number" if found.missing else ""
-    return f"median {middle}, nine in ten from {low} to {high}{missing}"
+    passes = sum(threshold.passes(value) for value in values.tolist())
+    return f"{share(passes, len(values))} pass; median {middle}, nine in ten from {low} to {high}{missing}"
 
 
 def _confusion(findings: Findings) -> Html:
@@ -175,6 +165,17 @@ def _confusion(findings: Findings) -> Html:
 
 
 _LABELS: Final = {True: " (good)", False: "", None: " (ledger)"}
+
+
+def _areas(findings: Findings, scores: Scores) -> Html:
+    metrics = [one.metric for one in findings.thresholds]
+    rows = [(group, *(f"{by_metric[metric]:.2f}" for metric in metrics)) for group, by_metric in areas(scores).items()]
+    explained = (
+        "The area under each curve: the chance that a metric puts a good picture before one of the group. 1 is always, "
+        "0.5 is by luck; less means that it likes the bad ones better."
+    )
+    head = ("Group", *(metric.replace("_", "_\u200b") for metric in metrics))  # may break there on a narrow screen
+    return section("areas", "What each metric sees", explained, table(head, rows, "sources areas"))
 
 
 def _costs(costs: Sequence[Cost]) -> Html:

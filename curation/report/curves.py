@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -45,14 +46,14 @@ def mirrored(good: np.ndarray, bad: np.ndarray, threshold: MetricThreshold) -> H
     )
 
 
-def roc_curve(curve: Roc, at: tuple[float, float], said: str) -> Html:
+def roc_curves(bold: Roc, thin: Mapping[str, Roc], at: tuple[float, float], said: str) -> Html:
     """Good pictures that pass over bad ones that pass; `at` is the threshold's pair of shares, (bad, good)."""
-    points = " ".join(f"{_across(b):.1f},{_up(g):.1f}" for b, g in _corners(curve))
     return element(
         "svg",
-        *(_roc_line(share) for share in (0.0, 0.5, 1.0)),
+        *(_roc_lines(share) for share in (0.0, 0.5, 1.0)),
         element("line", class_="chance", x1=_across(0), y1=_up(0), x2=_across(1), y2=_up(1)),
-        element("polyline", class_="roc", points=points),
+        *(_curve(curve, "roc thin", name) for name, curve in thin.items()),
+        _curve(bold, "roc", "all bad pictures"),
         element("circle", class_="at", cx=_across(at[0]), cy=_up(at[1]), r=5),
         element("text", "bad that passes", class_="tick", x=_across(0.5), y=_BASE + 20, text_anchor="middle"),
         element("text", "good that passes", class_="tick", x=_across(0), y=_up(1) - 14, text_anchor="middle"),
@@ -61,6 +62,11 @@ def roc_curve(curve: Roc, at: tuple[float, float], said: str) -> Html:
         role="img",
         aria_label=said,
     )
+
+
+def _curve(curve: Roc, class_: str, name: str) -> Html:
+    points = " ".join(f"{_across(b):.1f},{_up(g):.1f}" for b, g in _corners(curve))
+    return element("polyline", element("title", name), class_=class_, points=points)
 
 
 def _corners(curve: Roc) -> list[tuple[float, float]]:
@@ -82,7 +88,7 @@ def _up(share: float) -> float:
     return _BASE - _SIDE * share
 
 
-def _roc_line(share: float) -> Html:
+def _roc_lines(share: float) -> Html:
     text = f"{100 * share:.0f} %"
     return joined(
         element("line", class_="grid", x1=_across(0), x2=_across(1), y1=_up(share), y2=_up(share)),

@@ -64,6 +64,7 @@ a { color: var(--kept); text-underline-offset: 3px; }
 .chart text { font-size: 12px; fill: var(--soft); } .chart .bound { fill: var(--mark); font-weight: 600; }
 .chart .bad { fill: var(--mark); }
 .chart .roc { fill: none; stroke: var(--kept); stroke-width: 2; } .chart .at { fill: var(--mark); }
+.chart .thin { stroke-width: 1; opacity: .35; }
 .chart .chance { stroke: var(--soft); stroke-dasharray: 2 4; }
 .score.against, .score.against b { color: var(--mark); }
 .key { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 6px; }
@@ -119,6 +120,7 @@ footer { margin-top: 72px; padding-top: 16px; border-top: 1px solid var(--line);
   .sources th, .sources td { font-size: 13px; padding-right: 10px; overflow-wrap: normal; }
   .sources th.n { white-space: normal; }
   .sources .wide { display: none; }
+  .areas th, .areas td { font-size: 12px; padding-right: 6px; }
 }
 @media print { details > * { display: block; } nav { display: none; } }
 """

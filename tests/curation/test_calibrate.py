@@ -17,6 +17,7 @@ from curation import ledger
 from curation.calibrate import (
     Metric,
     Scores,
+    areas,
     auc,
     confusion,
     costs,
@@ -158,6 +159,14 @@ def test_the_area_is_that_under_the_curve(seed: int) -> None:
     curve = roc(good, bad)
     assert auc(good, bad) == pytest.approx(trapezoid(curve.good, curve.bad))
     assert auc(bad, good) == pytest.approx(1 - auc(good, bad))
+
+
+def test_areas_are_of_each_bad_group_against_all_good_pictures() -> None:
+    table = [(1.0, 10.0), (2.0, 20.0), (3.0, 30.0), (0.0, 40.0)]
+    groups = np.array(["photos", "photos", "blur", "jpeg"], dtype=object)
+    found = areas(scores(table, [True, True, False, False], groups=groups))
+    assert found == {"blur": {"low": 1.0, "high": 0.0}, "jpeg": {"low": 0.0, "high": 0.0}}
+    assert areas(scores(table, [False] * 4, groups=groups)) == {}
 
 
 def test_the_confusion_table_counts_each_group_and_good_comes_first() -> None:

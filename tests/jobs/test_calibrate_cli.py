@@ -121,14 +121,15 @@ def test_the_recipe_says_what_it_lets_through(done: Done) -> None:
         passing = [all(one.passes(row[f"score_{one.metric}"]) for one in bounds) for row in rows]
         assert (line["pictures"], line["all"]) == (len(rows), sum(passing))
     assert evidence["passes"]["blur 4"]["all"] == 0
-    assert evidence["auc"]["upscaling"] > 0.5
+    assert evidence["auc"]["blur 4"]["upscaling"] == evidence["auc"]["product 0.6"]["uniform_border"] == 1.0
+    assert set(evidence["milliseconds_per_megapixel"]) == set(METRICS.split(","))
 
 
 def test_the_page_stands_alone_and_names_each_group(done: Done) -> None:
     page = (done.out / "calibration.html").read_text()
     assert "http" not in page.replace("http-equiv", "") and "<script" not in page
     assert all(kind.name in page for kind in FOR_CALIBRATION)
-    assert "notes.txt" in page and page.count("<polyline") == 4
+    assert "notes.txt" in page and page.count("<polyline") == 4 * (1 + 1 + len(FOR_CALIBRATION))
 
 
 def test_a_second_run_overwrites_nothing(done: Done, folders: Folders, said: Callable[..., str]) -> None:
