@@ -4,6 +4,7 @@ python jobs/bench.py filter --photos DIR --weights DIR --limit 16    # against i
 python jobs/bench.py cascade --photos DIR DIR --weights DIR          # against reading and scoring everything
 python jobs/bench.py memory --rows 1000 20000                        # stays flat as the list grows
 python jobs/bench.py fetch                                           # against stock img2dataset
+python jobs/bench.py score --photos DIR --weights DIR                # the fused engine against pyiqa
 
 Pictures come over HTTP from this process, so both sides of a ratio share the cores with the server. Seconds count
 from the start of a contender's process to its end, imports and Ray's start included.
@@ -35,6 +36,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation import ledger, urls
+from curation.containers import Header
+from curation.decode import header
 from curation.fetch import FetchSettings, fetch
 from curation.fit import fit
 from curation.records import Reason, Row
@@ -42,6 +45,7 @@ from curation.scorers import WeightFile, WeightMissing, resolve
 from jobs import terminal
 from jobs.bench_server import LARGE, SCORED_EVERY, SMALL, PictureServer, texture, tiny
 from jobs.process_tree import Peaks, Watcher, check_platform
+from jobs.terminal import ratio, shown
 from pipelines import recipes
 from pipelines.baseline import THREADS
 from pipelines.demo_pictures import make_pictures
@@ -92,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _bench(flags: argparse.Namespace) -> None:
     check_platform()
     print(machine(), flush=True)
-    work = {"filter": _filter, "cascade": _cascade, "memory": _memory, "fetch": _fetch}[flags.command]
+    works = {"filter": _filter, "cascade": _cascade, "memory": _memory, "fetch": _fetch, "score": _score}
+    work = works[flags.command]
     with tempfile.TemporaryDirectory(prefix="million-ird-bench-") as scratch:
         print(work(flags, Path(scratch)))
 
@@ -286,6 +291,53 @@ def _download(listed: Path, out: Path) -> None:
         (out / one.key).write_bytes(one.body)
 
 
+# ---------------------------------------------------------------- the engines
+
+
+def _score(flags: argparse.Namespace, scratch: Path) -> str:
+    from jobs import bench_score  # torch and pyiqa take seconds to import, and the other commands need neither
+
+    files, pristine = _pictures(flags.photos, None, scratch)
+    files = spread(sorted(files, key=_area), flags.limit)
+    weights = _weights(flags.weights, pristine, scratch)
+    bench_score.one_core()
+    shots = bench_score.measure(files, weights.files)
+    if not shots:
+        raise ValueError("none of these pictures can be scored here: give others, or a machine with more memory")
+    scored = [file for file in files if file.name in {shot.name for shot in shots}]
+    parts = [
+        bench_score.speed(shots),
+        bench_score.floor(shots),
+        bench_score.equality(shots, weights.bounds),
+        bench_score.memory(scored[-1], weights.folder, scratch),
+        bench_score.nima(spread([file for file in scored if _area(file) < 4e6], 16), _nima(flags.weights, scratch)),
+    ]
+    return "\n\n".join(parts)
+
+
+def spread(files: Sequence[Path], limit: int | None) -> list[Path]:
+    """At most `limit` files at even distances, the first and the last among them."""
+    if limit is None or limit >= len(files):
+        return list(files)
+    return [files[round(number * (len(files) - 1) / max(1, limit - 1))] for number in range(limit)]
+
+
+def _area(path: Path) -> int:
+    measured = header(path.read_bytes())
+    return measured.width * measured.height if isinstance(measured, Header) else 0
+
+
+def _nima(given: Path | None, scratch: Path) -> tuple[WeightFile, ...]:
+    """NIMA's weights, or random ones; the latter is said."""
+    from jobs import bench_score
+
+    try:
+        return resolve(("nima",), given)["nima"]
+    except WeightMissing:
+        print("NIMA's weights could not be had: both sides score with random ones", flush=True)
+    return resolve(("nima",), bench_score.random_nima(scratch / "nima"))["nima"]
+
+
 # ---------------------------------------------------------------- what all share
 
 
@@ -356,21 +408,11 @@ def _write_list(server: PictureServer, rows: int, scratch: Path) -> Path:
     return path
 
 
-def shown(value: float) -> str:
-    """Three digits at least, none behind the point that say nothing."""
-    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
-
-
-def ratio(value: float, base: float) -> str:
-    """`value` as a multiple of `base`."""
-    return f"{value / base:.2f}" if base else "-"
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{filter,cascade,memory,fetch}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{filter,cascade,memory,fetch,score}")
     one = commands.add_parser("filter", help="throughput and peak memory next to a plain script")
     two = commands.add_parser("memory", help="peak memory as the list grows")
     three = commands.add_parser("fetch", help="downloads next to img2dataset's")
@@ -379,7 +421,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--limit", type=int, help="pictures at most, spread over the folder (default: all)")
     four = commands.add_parser("cascade", help="what stopping at the first vote against saves")
     four.add_argument("--photos", type=Path, nargs="+", required=True, help="folders of files, good and bad")
-    for command in (one, two, four):
+    five = commands.add_parser("score", help="NIQE, BRISQUE and NIMA by the fused engine next to pyiqa")
+    five.add_argument("--photos", type=Path, help="folder of pictures (default: drawn ones)")
+    five.add_argument("--limit", type=int, default=12, help="pictures, spread over all sizes (default 12: minutes)")
+    for command in (one, two, four, five):
         command.add_argument("--weights", type=Path, help="folder with the metrics' weights (else pyiqa's cache)")
     two.add_argument("--rows", type=int, nargs="+", default=[1000, 20000], help="list lengths, ascending")
     three.add_argument("--rows", type=int, default=1000, help="downloads (default 1000)")

@@ -75,6 +75,16 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def shown(value: float) -> str:
+    """Three digits at least, none behind the point that say nothing."""
+    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def ratio(value: float, base: float) -> str:
+    """`value` as a multiple of `base`."""
+    return f"{value / base:.2f}" if base else "-"
+
+
 def shares(counts: Mapping[str, int], order: Sequence[str], head: str) -> str:
     """A table of counts with their share of the whole, in `order`, the absent left out."""
     whole = sum(counts.values()) or 1

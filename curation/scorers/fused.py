@@ -35,6 +35,7 @@ BLOCK: Final = 96  # pixels, NIQE's blocks; 48 at half size
 NIQE_TOLERANCE: Final = 1e-3
 BRISQUE_TOLERANCE: Final = 0.5  # of the self-check: pyiqa's float32 is that far from its float64 on noise
 
+SMALLEST: Final = 7  # pixels of a side: pyiqa's BRISQUE halves twice, and mirrors four pixels each time
 _GAMMA: Final = 0.05  # of BRISQUE's kernel, and its offset: LIVE's release, fixed in pyiqa too
 _RHO: Final = -153.591
 _SHAPES: Final = np.arange(0.2, 10.0 + 0.001, 0.001).astype(np.float32).astype(np.float64)
@@ -168,9 +169,11 @@ def niqe(grey: Grey, mean: np.ndarray, covariance: np.ndarray) -> float:
 def brisque(grey: Grey, coefficients: np.ndarray, vectors: np.ndarray) -> float:
     """BRISQUE (Mittal et al. 2012), with the (N,) coefficients and (N, 36) vectors of its regression.
 
-    Raises Unmeasurable for a picture without variance.
+    Raises Unmeasurable for a picture without variance, or with a side under `SMALLEST`.
     """
     height, width = grey.luma.shape
+    if min(height, width) < SMALLEST:
+        raise Unmeasurable(f"a side is under {SMALLEST} px")
     half = halved(grey.luma, height, width, 1)
     features = [
         *_picture_features(grey.picture_sums, grey.luma.size),

@@ -32,7 +32,7 @@ TOLERANCE: Final = 1e-2
 _IN_BFLOAT16: Final = frozenset({"repeat", "repeat_1"})
 
 
-class NimaBatch:
+class Nima:
     """One of `METRICS`, which share their code and differ in network, weights and range of scores.
 
     `files` is what `resolve` found for the metric, `device` torch's name of one. Raises ValueError for another metric.

@@ -149,7 +149,8 @@ def _loading_through(find: Find) -> Iterator[None]:
 
 
 @contextmanager
-def _without_backbone_weights() -> Iterator[None]:
+def without_backbone_weights() -> Iterator[None]:
+    """timm's networks are made with random weights, also where trained ones are asked for."""
     import timm
 
     create = timm.create_model
@@ -197,7 +198,7 @@ def build(metric: str, *, device: torch.device, find: Find) -> torch.nn.Module:
             for guard in (_tensors_only(), _network_limited(), _loading_through(find_and_note)):
                 stack.enter_context(guard)
             if _table()[metric]["metric_opts"]["type"] in _HOLD_THEIR_BACKBONE:
-                stack.enter_context(_without_backbone_weights())
+                stack.enter_context(without_backbone_weights())
             model = pyiqa.create_metric(metric, device=device)
         _try_out(model, metric, device)
     except (WeightMissing, WeightRefused):

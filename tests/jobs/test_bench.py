@@ -17,9 +17,10 @@ from PIL import Image
 
 from curation.decode import decode
 from curation.records import Picture
-from jobs.bench import Patches, Run, against, grown, ratio, shown, tars
+from jobs.bench import Patches, Run, against, grown, tars
 from jobs.bench_server import LARGE, SCORED_EVERY, SMALL, PictureServer, tiny
 from jobs.process_tree import Peaks, Watcher
+from jobs.terminal import ratio, shown
 from pipelines import baseline
 
 MEGABYTE = 1 << 20

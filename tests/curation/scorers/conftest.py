@@ -12,6 +12,8 @@ import pytest
 import scipy.io
 import torch
 
+from curation.scorers.pyiqa_build import without_backbone_weights
+
 if TYPE_CHECKING:
     from pyiqa.archs.nima_arch import NIMA
 
@@ -34,13 +36,10 @@ def pin(folder: Path) -> None:
 
 def random_nima(backbone: str, classes: int = 10) -> NIMA:
     """pyiqa's NIMA with random weights, without the network that it would fetch ImageNet's from."""
-    import timm
     from pyiqa.archs.nima_arch import NIMA
 
-    create = timm.create_model
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timm, "create_model", lambda *args, **options: create(*args, **{**options, "pretrained": False}))
-        torch.manual_seed(0)
+    torch.manual_seed(0)
+    with without_backbone_weights():
         return NIMA(backbone, num_classes=classes, pretrained=False)
 
 

@@ -12,7 +12,7 @@ import torch
 from torchvision.transforms import functional
 
 from curation.scorers import WeightFile, resolve
-from curation.scorers.nima import METRICS, TOLERANCE, NimaBatch
+from curation.scorers.nima import METRICS, TOLERANCE, Nima
 from curation.scorers.pyiqa_build import build, known_metrics, to_tensor
 from curation.scorers.weights import pinned
 from tests.curation.scorers.conftest import pin, random_nima, textured
@@ -70,8 +70,8 @@ def vgg(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, tuple[WeightFile
 
 
 @pytest.fixture(scope="module")
-def ready(vgg: tuple[str, tuple[WeightFile, ...]]) -> NimaBatch:
-    scorer = NimaBatch(*vgg)
+def ready(vgg: tuple[str, tuple[WeightFile, ...]]) -> Nima:
+    scorer = Nima(*vgg)
     scorer.setup()
     return scorer
 
@@ -83,7 +83,7 @@ def theirs(metric: str, files: tuple[WeightFile, ...]) -> Iterator[float]:
 
 
 def check_scores(metric: str, files: tuple[WeightFile, ...]) -> None:
-    scorer = NimaBatch(metric, files)
+    scorer = Nima(metric, files)
     scorer.setup()
     expected = np.array(list(theirs(metric, files)))
     reduced = [scorer.reduced(pixels) for pixels in pictures()]
@@ -104,7 +104,7 @@ def test_inceptions_scores_are_pyiqas_too(kind: tuple[str, str, int, str], tmp_p
     check_scores(*made_up(kind, tmp_path))
 
 
-def test_pictures_are_reduced_as_by_torchvision(ready: NimaBatch) -> None:
+def test_pictures_are_reduced_as_by_torchvision(ready: Nima) -> None:
     for pixels in pictures():
         expected = functional.center_crop(functional.resize(to_tensor(pixels, CPU), 224), 224)
         reduced = ready.reduced(pixels)
@@ -115,12 +115,12 @@ def test_pictures_are_reduced_as_by_torchvision(ready: NimaBatch) -> None:
 def test_all_of_pyiqas_nimas_are_known_and_no_other() -> None:
     assert set(METRICS) == {name for name in known_metrics() if name.startswith("nima")}
     with pytest.raises(ValueError, match=r"no NIMA of pyiqa's: choose one of nima, "):
-        NimaBatch("musiq", ())
+        Nima("musiq", ())
 
 
 def test_one_that_disagrees_with_pyiqa_does_not_start(
     vgg: tuple[str, tuple[WeightFile, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(NimaBatch, "reduced", lambda self, pixels: np.zeros((224, 224, 3), np.float32))
+    monkeypatch.setattr(Nima, "reduced", lambda self, pixels: np.zeros((224, 224, 3), np.float32))
     with pytest.raises(ValueError, match="--engine pyiqa"):
-        NimaBatch(*vgg).setup()
+        Nima(*vgg).setup()
