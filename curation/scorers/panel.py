@@ -15,7 +15,7 @@ from curation.judge import JPEG_QUALITY
 from curation.scorers import fused, nima
 from curation.scorers.detectors import DETECTORS, DetectorScorer
 from curation.scorers.fused import FusedScorer
-from curation.scorers.nima import NimaBatch
+from curation.scorers.nima import Nima
 from curation.scorers.protocol import Measure, Scored, Scorer, always, in_turn
 from curation.scorers.pyiqa_scorer import PyiqaScorer
 from curation.scorers.weights import WeightFile
@@ -43,7 +43,7 @@ class Panel(Scorer):
             self._parts.append(FusedScorer(ours))
         if left:
             self._parts.append(PyiqaScorer(left))
-        self._batched = {metric: NimaBatch(metric, files) for metric, files in batched.items()}
+        self._batched = {metric: Nima(metric, files) for metric, files in batched.items()}
 
     @property
     def metrics(self) -> tuple[str, ...]:
