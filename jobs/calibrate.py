@@ -7,16 +7,11 @@ dynet-filter calibrate --ledger million-ird --yield 0.02 --out calibration
 from __future__ import annotations
 
 import argparse
-import io
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curation import ledger
 from curation.calibrate import (
@@ -29,18 +24,16 @@ from curation.calibrate import (
     for_yield,
     from_ledger,
     passes,
-    passing,
 )
 from curation.decode import DEFAULT_MAX_PIXELS
 from curation.degradations import FOR_CALIBRATION
 from curation.judge import MetricThreshold
-from curation.records import METRIC_PREFIX
-from curation.report.calibration import Findings, Wrong, page
+from curation.report.calibration import Findings, page
 from curation.report.parts import share
 from curation.scorers import ENGINES, lower_better, resolve
 from jobs import terminal
 from pipelines import claims, recipes
-from pipelines.calibrate import CalibrateJob, Gathered, Specimen, score_folders
+from pipelines.calibrate import CalibrateJob, misjudged, score_folders, to_parquet
 from pipelines.recipes import FilterRecipe
 from pipelines.scoring import ScorerSpec
 from shards.store import Store, open_store
@@ -108,12 +101,12 @@ def _by_pass_rate(flags: argparse.Namespace, out: Store) -> None:
         lines=tuple(confusion(scores, bounds)),
         costs=tuple(prices),
         folders=scores,
-        refused=tuple(_wrong(gathered, job, bounds, good=True)),
-        passed=tuple(_in_turns(_wrong(gathered, job, bounds, good=False))),
+        refused=tuple(misjudged(gathered, metrics, bounds, good=True)),
+        passed=tuple(misjudged(gathered, metrics, bounds, good=False)),
         left_out=tuple((one.name, one.why) for one in gathered.left_out),
     )
-    out.write(SCORES, _parquet(gathered.specimens, metrics))
-    _write(out, replace(base, engine=flags.engine or base.engine), found)
+    out.write(SCORES, to_parquet(gathered, metrics))
+    _write(out, replace(base, engine=job.scoring.engine), found)
     _print(found)
 
 
@@ -166,43 +159,6 @@ def _job(flags: argparse.Namespace, base: FilterRecipe, metrics: tuple[Metric, .
         min_res=base.thresholds.min_res if flags.min_res is None else flags.min_res,
         max_pixels=flags.max_pixels,
     )
-
-
-def _wrong(gathered: Gathered, job: CalibrateJob, bounds: Sequence[MetricThreshold], *, good: bool) -> Iterator[Wrong]:
-    """The good pictures that are refused, or the bad ones that pass."""
-    ballots = passing(gathered.table(job.metrics), bounds)
-    for one, votes in zip(gathered.specimens, ballots, strict=True):
-        if one.good is good and votes.all() != good:
-            yield Wrong(
-                name=one.name,
-                group=one.group,
-                scores=dict(zip((metric.name for metric in job.metrics), one.scores, strict=True)),
-                against=tuple(bound.metric for bound, vote in zip(bounds, votes, strict=True) if not vote),
-                jpeg=one.jpeg,
-            )
-
-
-def _in_turns(pictures: Iterator[Wrong]) -> list[Wrong]:
-    """One of each group, then the next of each: where only some are shown, each group is among them."""
-    seen: Counter[str] = Counter()
-    turns = [(seen.update([one.group]) or seen[one.group], one) for one in pictures]
-    return [one for _, one in sorted(turns, key=lambda pair: pair[0])]
-
-
-def _parquet(specimens: Sequence[Specimen], metrics: Sequence[Metric]) -> bytes:
-    columns: dict[str, list[object]] = {
-        "path": [one.name for one in specimens],
-        "label": ["good" if one.good else "bad" for one in specimens],
-        "group": [one.group for one in specimens],
-        "width": [one.width for one in specimens],
-        "height": [one.height for one in specimens],
-    }
-    for at, metric in enumerate(metrics):
-        columns[METRIC_PREFIX + metric.name] = [one.scores[at] for one in specimens]
-        columns[f"seconds_{metric.name}"] = [one.seconds[at] for one in specimens]
-    sink = io.BytesIO()
-    pq.write_table(pa.table(columns), sink, compression="zstd")
-    return sink.getvalue()
 
 
 def _write(out: Store, base: FilterRecipe, found: Findings) -> None:

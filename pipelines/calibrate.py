@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import ray
 
-from curation.calibrate import Metric, Scores
+from curation.calibrate import Metric, Scores, passing
 from curation.decode import decode, header
 from curation.degradations import Degradation, degrade
-from curation.judge import JPEG_QUALITY, Thresholds, size
-from curation.records import Picture, Refusal
+from curation.judge import JPEG_QUALITY, MetricThreshold, Thresholds, size
+from curation.records import METRIC_PREFIX, Picture, Refusal
+from curation.report.calibration import Wrong
 from curation.scorers import Panel
 from curation.scorers.protocol import refuse_flat
 from curation.thumbnails import jpeg, thumbnail
@@ -54,7 +60,7 @@ class CalibrateJob:
 class Specimen:
     """A picture, or a degraded copy of one, with all its scores. A NaN: the metric gave no number."""
 
-    name: str
+    name: str  # its path below the folder
     group: str
     good: bool
     width: int
@@ -162,13 +168,14 @@ def score_file(file: PictureFile, job: CalibrateJob) -> list[Specimen] | LeftOut
     too_small = size(Thresholds(min_res=job.min_res), picture.width, picture.height)
     if too_small is not None:
         return LeftOut(name=str(file.path), refusal=too_small)
-    made = [_scored(picture, file.path.name, file.group, file.good, job)]
+    name = file.path.relative_to(job.good if file.good else job.bad).as_posix()
+    made = [_scored(picture, name, file.group, file.good, job)]
     seed = int(_digest(file.path)[:8], 16)  # the same noise for a picture, whatever lies beside it
     for kind in job.degradations if file.good else ():
         worse = degrade(picture.pixels, kind.kind, kind.amount, seed=seed)
         quality = kind.amount if kind.kind == "jpeg" else picture.jpeg_quality  # as if saved again alike
         copy = Picture(pixels=worse, format=picture.format, jpeg_quality=quality)
-        made.append(_scored(copy, file.path.name, kind.name, False, job))
+        made.append(_scored(copy, name, kind.name, False, job))
     return made
 
 
@@ -207,3 +214,44 @@ def _panel(spec: ScorerSpec) -> Panel:
     panel = Panel(dict(spec.weights), spec.engine)
     panel.setup()
     return panel
+
+
+def misjudged(
+    gathered: Gathered, metrics: tuple[Metric, ...], bounds: Sequence[MetricThreshold], *, good: bool
+) -> list[Wrong]:
+    """The good pictures that are refused, or the bad ones that pass: one of each group, then the next of each."""
+    seen: Counter[str] = Counter()
+    turns: list[tuple[int, Wrong]] = []
+    for one, votes in zip(gathered.specimens, passing(gathered.table(metrics), bounds), strict=True):
+        if one.good is good and votes.all() != good:
+            turns.append((seen[one.group], _wrong(one, metrics, bounds, votes)))
+            seen[one.group] += 1
+    return [wrong for _, wrong in sorted(turns, key=itemgetter(0))]
+
+
+def _wrong(one: Specimen, metrics: tuple[Metric, ...], bounds: Sequence[MetricThreshold], votes: np.ndarray) -> Wrong:
+    return Wrong(
+        name=one.name,
+        group=one.group,
+        scores=dict(zip((metric.name for metric in metrics), one.scores, strict=True)),
+        against=tuple(bound.metric for bound, vote in zip(bounds, votes, strict=True) if not vote),
+        jpeg=one.jpeg,
+    )
+
+
+def to_parquet(gathered: Gathered, metrics: Sequence[Metric]) -> bytes:
+    """A Parquet file with a row per picture: path, label, group, size, and each metric's score and seconds."""
+    found = gathered.specimens
+    columns: dict[str, list[object]] = {
+        "path": [one.name for one in found],
+        "label": ["good" if one.good else "bad" for one in found],
+        "group": [one.group for one in found],
+        "width": [one.width for one in found],
+        "height": [one.height for one in found],
+    }
+    for at, metric in enumerate(metrics):
+        columns[METRIC_PREFIX + metric.name] = [one.scores[at] for one in found]
+        columns[f"seconds_{metric.name}"] = [one.seconds[at] for one in found]
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink, compression="zstd")
+    return sink.getvalue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,7 @@ def test_every_picture_and_every_copy_has_a_row(done: Done) -> None:
         **{kind.name: 6 for kind in FOR_CALIBRATION},
     }
     assert {row["group"] for row in done.scores if row["label"] == "good"} == {"photos"}
+    assert {row["path"] for row in done.scores if row["label"] == "good"} == {f"{seed}.jpg" for seed in range(6)}
     assert all(row[f"seconds_{metric}"] > 0 for row in done.scores for metric in METRICS.split(","))
 
 
@@ -205,6 +207,7 @@ def test_weights_that_are_missing_or_altered_stop_it(
 ) -> None:
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the proxies of its first use for good
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     shutil.copytree(folders.weights, tmp_path / "weights")
     pin(tmp_path / "weights")
