@@ -49,6 +49,12 @@ def cores() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
+def gpu_share() -> float:
+    """The part of a GPU that one core may have, where every node has one: 0 elsewhere, and work stays on the cores."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    return min((one.get("GPU", 0.0) / one["CPU"] for one in nodes), default=0.0)
+
+
 def memory(need: float) -> int:
     """The memory to ask for where a task needs `need` bytes: no more than a node has, or it would wait for ever."""
     return int(min(need, 0.9 * _memory_of_a_node()))
