@@ -124,25 +124,49 @@ class Distribution:
     missing: int  # pictures without a number
 
 
-def for_pass_rate(scores: Scores, share: float) -> tuple[MetricThreshold, ...]:
+def check_share(share: float, what: str) -> None:
+    """Raises ValueError for a share outside of (0, 1]; `what` is for the message."""
+    if not 0.0 < share <= 1.0:
+        raise ValueError(f"the {what} is {share:g}: give a share above 0 and at most 1")
+
+
+def for_pass_rate(scores: Scores, share: float, held: Sequence[MetricThreshold] = ()) -> tuple[MetricThreshold, ...]:
     """Bounds that at least `share` of the good pictures pass, all metrics together; see `even_bounds`.
 
-    Raises ValueError for a share outside of (0, 1], without good pictures, or where too few of them have all scores.
+    `held` are bounds that stay as they are. Raises ValueError for a share outside of (0, 1], without good pictures,
+    or where too few of them have all scores and pass what is held.
     """
-    _check_share(share, "pass rate")
-    good = scores.badness[scores.good] if scores.good is not None else np.empty((0, len(scores.metrics)))
-    if not len(good):
+    check_share(share, "pass rate")
+    assert scores.good is not None, "somebody said which are good"
+    if not scores.good.any():
         raise ValueError("no good picture could be scored: a pass rate needs some")
-    return even_bounds(good, scores.metrics, math.ceil(share * len(good) - 1e-9))
+    wanted = math.ceil(share * int(scores.good.sum()) - 1e-9)
+    return _bounds(scores, scores.good, wanted, held)
 
 
-def for_yield(scores: Scores, share: float, rows: int) -> tuple[MetricThreshold, ...]:
-    """Bounds that at least `share` of `rows` pass (what has no scores counts among them); see `even_bounds`.
+def for_yield(
+    scores: Scores, share: float, rows: int, held: Sequence[MetricThreshold] = ()
+) -> tuple[MetricThreshold, ...]:
+    """Bounds that at least `share` of `rows` pass (what has no scores counts among them); see `for_pass_rate`.
 
-    Raises ValueError for a share outside of (0, 1], or where fewer rows than that have all scores.
+    Raises ValueError for a share outside of (0, 1], or where fewer rows have all scores and pass what is held.
     """
-    _check_share(share, "yield")
-    return even_bounds(scores.badness, scores.metrics, math.ceil(share * rows - 1e-9))
+    check_share(share, "yield")
+    return _bounds(scores, np.ones(len(scores.values), bool), math.ceil(share * rows - 1e-9), held)
+
+
+def _bounds(
+    scores: Scores, among: np.ndarray, wanted: int, held: Sequence[MetricThreshold]
+) -> tuple[MetricThreshold, ...]:
+    """Those of all metrics, in their order; pictures that fail what is held can't be among those that pass."""
+    fixed = {one.metric: one for one in held}
+    free = [at for at, metric in enumerate(scores.metrics) if metric.name not in fixed]
+    passes = passing(scores, held).all(axis=1) & among
+    failing = np.full((int((among & ~passes).sum()), len(free)), np.inf)
+    badness = np.concatenate([scores.badness[passes][:, free], failing])
+    found = even_bounds(badness, [scores.metrics[at] for at in free], wanted) if free else ()
+    fixed |= {one.metric: one for one in found}
+    return tuple(fixed[metric.name] for metric in scores.metrics)
 
 
 def even_bounds(badness: np.ndarray, metrics: Sequence[Metric], wanted: int) -> tuple[MetricThreshold, ...]:
@@ -154,9 +178,9 @@ def even_bounds(badness: np.ndarray, metrics: Sequence[Metric], wanted: int) -> 
     rounded to three digits to the side that lets more pass.
     Raises ValueError where fewer than `wanted` pictures have all scores.
     """
-    whole = int(np.isfinite(badness).all(axis=1).sum())
-    if wanted > whole:
-        raise ValueError(f"{wanted} pictures should pass and {whole} have all scores: wish for less, or drop a metric")
+    able = int(np.isfinite(badness).all(axis=1).sum())
+    if wanted > able:
+        raise ValueError(f"{wanted} pictures should pass and {able} can: wish for less, or drop a metric")
     worst = np.max([rankdata(column, method="min") for column in badness.T], axis=0)
     k = int(np.sort(worst)[wanted - 1])
     bounds = []
@@ -247,6 +271,22 @@ def auc(good: np.ndarray, bad: np.ndarray) -> float:
     return float((ranks.sum() - len(bad) * (len(bad) + 1) / 2) / (len(good) * len(bad)))
 
 
+def areas(scores: Scores) -> dict[str, dict[str, float]]:
+    """Group -> metric -> `auc` of the good pictures against this group of bad ones. Empty without good pictures.
+
+    Of all bad pictures together an area says little: a detector is there for one group, and blind to the others.
+    """
+    assert scores.good is not None, "somebody said which are good"
+    good, badness = scores.badness[scores.good], scores.badness
+    if not len(good):
+        return {}
+    found = {}
+    for group in dict.fromkeys(scores.groups[~scores.good]):
+        bad = badness[(scores.groups == group) & ~scores.good]
+        found[str(group)] = {one.name: auc(good[:, at], bad[:, at]) for at, one in enumerate(scores.metrics)}
+    return found
+
+
 def distribution(values: np.ndarray) -> Distribution:
     """Of a metric's scores (n,), NaN where there is none."""
     scored = values[~np.isnan(values)]
@@ -280,18 +320,20 @@ def from_ledger(store: Store, metrics: Sequence[Metric]) -> LedgerScores:
     )
 
 
-def _check_share(share: float, what: str) -> None:
-    if not 0.0 < share <= 1.0:
-        raise ValueError(f"the {what} is {share:g}: give a share above 0 and at most 1")
-
-
-def evidence(lines: Sequence[Line], found: Sequence[Cost], areas: dict[str, float]) -> dict[str, Any]:
-    """What a recipe file says of its thresholds: plain JSON values."""
+def passes(lines: Sequence[Line]) -> dict[str, Any]:
+    """The confusion table as plain JSON values, for a recipe file."""
     return {
-        "passes": {
-            line.group: {"good": line.good, "pictures": line.pictures, "all": line.together, **line.passing}
-            for line in lines
+        line.group: {"good": line.good, "pictures": line.pictures, "all": line.together, **line.passing}
+        for line in lines
+    }
+
+
+def evidence(scores: Scores, found: Sequence[Cost]) -> dict[str, Any]:
+    """What else such a file says of the pictures that set its thresholds."""
+    return {
+        "auc": {
+            group: {metric: round(area, 4) for metric, area in by_metric.items()}
+            for group, by_metric in areas(scores).items()
         },
-        "auc": {metric: round(area, 4) for metric, area in areas.items()},
         "milliseconds_per_megapixel": {cost.metric: round(1000 * cost.per_megapixel, 2) for cost in found},
     }

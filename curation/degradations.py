@@ -169,7 +169,7 @@ FOR_CALIBRATION: Final = tuple(
         ("lanczos", (2.0,)),
         ("corner-mark", (0.6,)),
         ("tiled-mark", (0.35,)),
-        ("product", (0.6,)),
+        ("product", (0.3, 0.6)),
         ("constant", (0.5,)),
         ("gradient", (0.5,)),
     )

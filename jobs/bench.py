@@ -124,7 +124,7 @@ def _plain_command(listed: Path, out: Path, weights: Weights) -> list[str]:
 
 
 def _job_command(listed: Path, out: Path, weights: Weights, *more: str) -> list[str]:
-    words = ["jobs/filter_laion.py", "--urls", str(listed), "--out", str(out), "--metrics", ",".join(METRICS)]
+    words = ["jobs/filter_laion.py", "--urls", str(listed), "--out", str(out), "--metrics", ",".join(weights.bounds)]
     words += [f"--threshold={name}={bound}" for name, bound in weights.bounds.items()]
     words += ["--weights", str(weights.folder)] if weights.folder else []
     # one host has all pictures here, which no real list has: it may be asked as often at once as by the plain script
@@ -168,7 +168,7 @@ def tars(folder: Path) -> Patches:
 
 def _cascade(flags: argparse.Namespace, scratch: Path) -> str:
     files = sorted(path for folder in flags.photos for path in folder.rglob("*") if path.is_file())
-    weights = _weights(flags.weights, [], scratch)
+    weights = _weights(flags.weights, [], scratch, flags.metrics.split(","))
     stores, runs = [], []
     for name, more in (("full", ["--no-cascade"]), ("cascade", [])):
         with PictureServer(lambda number: files[number].read_bytes()) as server:
@@ -176,11 +176,13 @@ def _cascade(flags: argparse.Namespace, scratch: Path) -> str:
             runs.append(_run(_job_command(listed, scratch / name, weights, "--no-shards", *more), scratch))
         stores.append(open_store(str(scratch / name)))
     rows = [[row for unit in ledger.units(store) for row in ledger.read(store, unit)] for store in stores]
-    return f"{len(files)} files, metrics {', '.join(METRICS)}\n" + saved(rows[0], runs[0], rows[1], runs[1])
+    head = f"{len(files)} files, metrics {', '.join(weights.bounds)}\n"
+    return head + saved((rows[0], runs[0]), (rows[1], runs[1]), tuple(weights.bounds))
 
 
-def saved(full: Sequence[Row], full_run: Run, short: Sequence[Row], short_run: Run) -> str:
+def saved(everything: tuple[Sequence[Row], Run], cascade: tuple[Sequence[Row], Run], metrics: Sequence[str]) -> str:
     """The table of a run that did everything and one that stopped at the first vote against."""
+    (full, full_run), (short, short_run) = everything, cascade
     kept = [sum(row.reason is Reason.KEPT for row in rows) for rows in (full, short)]
     if kept_hashes(full) != kept_hashes(short):
         raise RuntimeError(f"{kept[0]} pictures are kept without the cascade and {kept[1]} with it: this is a defect")
@@ -195,7 +197,7 @@ def saved(full: Sequence[Row], full_run: Run, short: Sequence[Row], short_run: R
             "seconds on them, a kept picture": sum(row.seconds for row in rows) / count,
             "seconds, start to end": run.seconds,
             "CPU seconds": run.peaks.cpu_seconds,
-            **{f"scores of {metric}": sum(metric in row.scores for row in rows) for metric in METRICS},
+            **{f"scores of {metric}": sum(metric in row.scores for row in rows) for metric in metrics},
         }
 
     left, right = figures(full, full_run), figures(short, short_run)
@@ -387,11 +389,16 @@ def _pictures(photos: Path | None, limit: int | None, scratch: Path) -> tuple[li
     return [files[number * len(files) // count] for number in range(count)], pristine[:12]
 
 
-def _weights(given: Path | None, pristine: Sequence[Path | np.ndarray], scratch: Path) -> Weights:
-    """The official weights, or else models fitted here; the latter is said."""
-    official = {one.metric: one.bound for one in recipes.laion_hr().thresholds.metrics if one.metric in METRICS}
+def _weights(
+    given: Path | None, pristine: Sequence[Path | np.ndarray], scratch: Path, metrics: Sequence[str] = METRICS
+) -> Weights:
+    """The official weights, or else models of NIQE and BRISQUE fitted here; the latter is said."""
+    bounds = {one.metric: one.bound for one in recipes.laion_hr().thresholds.metrics}
+    if unknown := [metric for metric in metrics if metric not in bounds]:
+        raise ValueError(f"the default recipe has no {', '.join(unknown)}: choose from {', '.join(bounds)}")
+    official = {metric: bounds[metric] for metric in metrics}
     try:
-        return Weights(files=resolve(METRICS, given), bounds=official, folder=given)
+        return Weights(files=resolve(metrics, given), bounds=official, folder=given)
     except WeightMissing:
         if given is not None:
             raise
@@ -420,6 +427,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--photos", type=Path, help="folder of pictures (default: drawn ones)")
         command.add_argument("--limit", type=int, help="pictures at most, spread over the folder (default: all)")
     four = commands.add_parser("cascade", help="what stopping at the first vote against saves")
+    four.add_argument("--metrics", default=",".join(METRICS), help="of the default recipe (default niqe,brisque)")
     four.add_argument("--photos", type=Path, nargs="+", required=True, help="folders of files, good and bad")
     five = commands.add_parser("score", help="NIQE, BRISQUE and NIMA by the fused engine next to pyiqa")
     five.add_argument("--photos", type=Path, help="folder of pictures (default: drawn ones)")

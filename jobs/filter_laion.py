@@ -3,6 +3,7 @@
 python jobs/filter_laion.py --urls laion_hr.parquet --out STORE
 ray job submit --working-dir . -- python jobs/filter_laion.py --urls s3://b/list.parquet --out s3://b/set
 dynet-filter judge --threshold niqe=4.5 --out STORE
+dynet-filter calibrate --good DIR --bad DIR --out DIR
 dynet-filter fit --good DIR --out WEIGHTS
 """
 
@@ -26,7 +27,7 @@ from curation.records import Reason
 from curation.report import write_report
 from curation.scorers import ENGINES, resolve
 from curation.settle import Changes, settle
-from jobs import terminal
+from jobs import calibrate, terminal
 from jobs.shard import add_shard_flags, shard_and_report, shard_recipe
 from pipelines import claims, recipes
 from pipelines.filter_laion import FilterJob, run
@@ -44,6 +45,8 @@ ORDER = [reason.value for reason in Reason]
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] == "calibrate":
+        return calibrate.main(words[1:])
     command = words.pop(0) if words and words[0] in ("run", "judge", "fit") else "run"
     work = {"run": _run, "judge": _judge, "fit": _fit}[command]
     flags = {"run": _run_parser, "judge": _judge_parser, "fit": _fit_parser}[command]().parse_args(words)
@@ -98,7 +101,7 @@ def _recipe(flags: argparse.Namespace) -> FilterRecipe:
 
 
 def _bounds(flags: argparse.Namespace, base: dict[str, float]) -> dict[str, float]:
-    said = dict(_threshold(text) for text in flags.threshold)
+    said = dict(terminal.threshold(text) for text in flags.threshold)
     wanted = flags.metrics.split(",") if flags.metrics else [*base, *(m for m in said if m not in base)]
     if idle := [metric for metric in said if metric not in wanted]:
         raise ValueError(f"--threshold {idle[0]}={said[idle[0]]}: --metrics names {', '.join(wanted)} alone")
@@ -106,14 +109,6 @@ def _bounds(flags: argparse.Namespace, base: dict[str, float]) -> dict[str, floa
     if missing := [metric for metric in wanted if metric not in both]:
         raise ValueError(f"no threshold for {', '.join(missing)}: add --threshold {missing[0]}=NUMBER")
     return {metric: both[metric] for metric in wanted}
-
-
-def _threshold(text: str) -> tuple[str, float]:
-    metric, _, bound = text.partition("=")
-    try:
-        return metric.strip(), float(bound)
-    except ValueError as error:
-        raise ValueError(f"--threshold {text}: write METRIC=NUMBER, such as niqe=5") from error
 
 
 def _fetching(flags: argparse.Namespace) -> FetchSettings:
@@ -196,7 +191,7 @@ def _parser(command: str, example: str) -> argparse.ArgumentParser:
 
 _DESCRIPTIONS = {
     "run": "Downloads a list's pictures, keeps what all metrics agree on, cuts 512x512 patch shards.\n"
-    "Commands beside it: dynet-filter judge --help, dynet-filter fit --help.",
+    "Commands beside it, each with its --help: dynet-filter judge, dynet-filter calibrate, dynet-filter fit.",
     "judge": "Applies new thresholds to a ledger, without a download, and says what changes.",
     "fit": "Fits NIQE's and BRISQUE's models to pristine pictures of your own domain.",
 }

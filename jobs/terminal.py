@@ -1,4 +1,7 @@
-"""What a job says: a progress bar on a terminal, plain lines elsewhere, one sentence when it can't go on."""
+"""What a job says: a progress bar on a terminal, plain lines elsewhere, one sentence when it can't go on.
+
+And what it is told, where more than one job is told it.
+"""
 
 from __future__ import annotations
 
@@ -94,6 +97,15 @@ def out_store(root: str, endpoint_url: str | None) -> Store:
     if "://" not in root and not Path(root).is_absolute() and "working_dir_files" in Path.cwd().parts:
         raise ValueError(f"--out {root} would lie in Ray's copy of the working folder: give s3:// or an absolute path")
     return open_store(root, endpoint_url)
+
+
+def threshold(text: str) -> tuple[str, float]:
+    """The metric and the bound of a --threshold. Raises ValueError for another form than METRIC=NUMBER."""
+    metric, _, bound = text.partition("=")
+    try:
+        return metric.strip(), float(bound)
+    except ValueError as error:
+        raise ValueError(f"--threshold {text}: write METRIC=NUMBER, such as niqe=5") from error
 
 
 def kept_so_far(reasons: Counter[str]) -> str:

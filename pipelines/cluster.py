@@ -4,33 +4,55 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import ray
+
+OOM_RETRIES: Final = 3  # of a task that was killed for memory; then its pictures are tried one by one
 
 
 @contextmanager
 def connected() -> Iterator[None]:
     """Connects to the cluster of `RAY_ADDRESS` or of this machine, or starts a local one; disconnects after.
 
-    Inside another Ray program (a notebook, a test) its connection is used and left open.
+    Inside another Ray program (a notebook, a test) its connection is used and left open. Raises ValueError where
+    there is no Ray to be had.
     """
     if ray.is_initialized():
         yield
         return
-    # A local dashboard is ten processes and 1 GB that nobody asked for.
-    ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    # Ray's own default is to try for ever what its memory monitor has killed; of a cluster its nodes decide.
+    os.environ.setdefault("RAY_task_oom_retries", str(OOM_RETRIES))
+    try:
+        # A local dashboard is ten processes and 1 GB that nobody asked for.
+        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = os.environ.get("RAY_ADDRESS", "this machine")
+        raise ValueError(
+            f"no Ray at {where} ({_first_line(error)}): see to it, or set RAY_ADDRESS=local for one of this job's own"
+        ) from error
     try:
         yield
     finally:
         ray.shutdown()
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def cores() -> int:
     """CPU cores of the whole cluster now."""
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def gpu_share() -> float:
+    """The part of a GPU that one core may have, where every node has one: 0 elsewhere, and work stays on the cores."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    return min((one.get("GPU", 0.0) / one["CPU"] for one in nodes), default=0.0)
 
 
 def memory(need: float) -> int:

@@ -17,7 +17,7 @@ from curation.judge import is_unscored, judge
 from curation.measure import measure
 from curation.records import Row
 from curation.scorers import Panel
-from pipelines.cluster import connected, each, memory
+from pipelines.cluster import connected, each, gpu_share, memory
 from pipelines.recipes import FilterRecipe
 from pipelines.scoring import ScorerSpec, publish, ready_panel
 from shards.store import Store
@@ -46,7 +46,9 @@ def rescore(job: Rescoring, watch: Callable[[int, int], None]) -> int:
     if not units:
         return 0
     with connected():
-        task = rescore_unit.options(memory=memory(job.scoring.bytes_per_pixel * max(largest.values())))
+        gpus = min(1.0, gpu_share()) if job.scoring.has_networks else 0.0
+        need = job.scoring.bytes_per_pixel * max(largest.values())
+        task = rescore_unit.options(memory=memory(need), num_gpus=gpus)
         return sum(each(task, [(unit, job) for unit in units], watch))
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from curation.scorers import Panel, WeightFile
+from curation.scorers import Panel, WeightFile, fused
+from curation.scorers.catalog import OWN
 from shards.store import Store
 
 FOLDER: Final = "weights/"
@@ -40,6 +41,11 @@ class ScorerSpec:
         return BYTES_PER_PIXEL[self.engine]
 
     @property
+    def has_networks(self) -> bool:
+        """Whether any metric gains by a GPU."""
+        return any(metric not in fused.METRICS and metric not in OWN for metric, _ in self.weights)
+
+    @property
     def digests(self) -> dict[str, str]:
         """Metric -> SHA-256 of its weight file (of their digests, where it has several; empty for none)."""
         return {metric: _digest(files) for metric, files in self.weights}
@@ -60,9 +66,16 @@ def ready_panel(store: Store, spec: ScorerSpec) -> Panel:
     Raises ValueError for a weight that is not the one named.
     """
     weights = {metric: tuple(_here(store, file) for file in files) for metric, files in spec.weights}
-    panel = Panel(weights, spec.engine)
+    panel = Panel(weights, spec.engine, _device())
     panel.setup()
     return panel
+
+
+def _device() -> str:
+    """The GPU that Ray gave this worker, or else the CPU."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _here(store: Store, file: WeightFile) -> WeightFile:

@@ -9,11 +9,10 @@ from typing import Final
 from curation.records import Reason, Stage
 from curation.report import charts, walls, work
 from curation.report.markup import Html, element, joined
-from curation.report.parts import breakdown, counted, duration, header_row, section, share, size, table
+from curation.report.parts import breakdown, counted, document, duration, header_row, section, share, size, table
 from curation.report.pictures import Pair, Shown
 from curation.report.reasons import REASONS, STAGES
 from curation.report.rows import examples, near, slow
-from curation.report.style import CSS, POLICY
 from curation.report.survey import Shards, Survey
 from curation.report.tally import SIDES, Histogram, Tally, Volume
 
@@ -76,20 +75,7 @@ def page(survey: Survey, gallery: Gallery, shards: Shards | None) -> bytes:
         slow(survey.tally),
         _recipe(survey),
     )
-    return f"<!DOCTYPE html>\n{element('html', _head(survey), element('body', body), lang='en')}\n".encode()
-
-
-def _head(survey: Survey) -> Html:
-    return element(
-        "head",
-        element("meta", charset="utf-8"),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="referrer", content="no-referrer"),
-        element("link", rel="icon", href="data:,"),
-        element("title", f"Curation report: {survey.source}"),
-        element("style", Html(CSS)),
-    )
+    return document(f"Curation report: {survey.source}", body)
 
 
 def _opening(survey: Survey, shards: Shards | None) -> Html:

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Iterable, Sequence
 
 from curation.records import Row
 from curation.report.charts import share_bar
 from curation.report.markup import Html, element, joined
+from curation.report.style import CSS, POLICY
+from curation.thumbnails import THUMBNAIL
+
+
+def document(title: str, main: Html) -> bytes:
+    """A whole page that loads nothing and runs nothing."""
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="referrer", content="no-referrer"),
+        element("link", rel="icon", href="data:,"),
+        element("title", title),
+        element("style", Html(CSS)),
+    )
+    return f"<!DOCTYPE html>\n{element('html', head, element('body', main), lang='en')}\n".encode()
+
+
+def embedded(jpeg: bytes, said: str) -> Html:
+    """A thumbnail's file as a picture in the page; `said`: what it shows, cut at 200 characters."""
+    source = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+    return element("img", src=source, alt=said[:200], width=THUMBNAIL, height=THUMBNAIL)
 
 
 def section(name: str, title: str, explained: str, *content: str) -> Html:

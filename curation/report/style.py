@@ -54,6 +54,7 @@ a { color: var(--kept); text-underline-offset: 3px; }
   display: grid; gap: 16px; margin-top: 16px;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr));
 }
+.cards.two { grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); }
 .bar { display: block; width: 100%; height: 8px; border-radius: 4px; }
 .track { fill: var(--track); } .fill { fill: var(--others); } .fill.kept { fill: var(--kept); }
 .chart { display: block; width: 100%; max-width: 410px; height: auto; margin: 4px auto 0; }
@@ -61,8 +62,13 @@ a { color: var(--kept); text-underline-offset: 3px; }
 .chart .grid { stroke: var(--line); } .chart .base { stroke: var(--soft); }
 .chart .threshold { stroke: var(--mark); stroke-width: 1.5; stroke-dasharray: 4 3; }
 .chart text { font-size: 12px; fill: var(--soft); } .chart .bound { fill: var(--mark); font-weight: 600; }
+.chart .bad { fill: var(--mark); }
+.chart .roc { fill: none; stroke: var(--kept); stroke-width: 2; } .chart .at { fill: var(--mark); }
+.chart .thin { stroke-width: 1; opacity: .35; }
+.chart .chance { stroke: var(--soft); stroke-dasharray: 2 4; }
+.score.against, .score.against b { color: var(--mark); }
 .key { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 6px; }
-.key { background: var(--others); } .key.kept { background: var(--kept); }
+.key { background: var(--others); } .key.kept { background: var(--kept); } .key.bad { background: var(--mark); }
 .legend span { margin-right: 18px; white-space: nowrap; }
 table { width: 100%; border-collapse: collapse; font-size: 15px; margin-top: 12px; }
 th { text-align: left; font-weight: 600; font-size: 13px; color: var(--soft); }
@@ -114,6 +120,7 @@ footer { margin-top: 72px; padding-top: 16px; border-top: 1px solid var(--line);
   .sources th, .sources td { font-size: 13px; padding-right: 10px; overflow-wrap: normal; }
   .sources th.n { white-space: normal; }
   .sources .wide { display: none; }
+  .areas th, .areas td { font-size: 12px; padding-right: 6px; }
 }
 @media print { details > * { display: block; } nav { display: none; } }
 """

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from curation.records import Reason, Row
 from curation.report.markup import Html, element, joined
-from curation.report.parts import counted, scored, section
+from curation.report.parts import counted, embedded, scored, section
 from curation.report.pictures import Pair, Shown
 from curation.report.reasons import REASONS
 from curation.report.survey import Survey
 from curation.report.tally import Tally
-from curation.thumbnails import THUMBNAIL, jpeg
+from curation.thumbnails import jpeg
 
 
 def kept(survey: Survey, pictures: Sequence[Shown], sheet: str) -> Html:
@@ -62,7 +61,7 @@ def duplicates(tally: Tally, pairs: Sequence[Pair]) -> Html:
 
 def _pair(pair: Pair) -> Html:
     caption = element("figcaption", element("code", pair.row.reason.value), element("br"), "left stays, right repeats")
-    images = _image(pair.earlier, "the earlier picture"), _image(pair.pixels, "its duplicate")
+    images = embedded(jpeg(pair.earlier), "the earlier picture"), embedded(jpeg(pair.pixels), "its duplicate")
     return element("figure", element("div", *images, class_="pair"), caption)
 
 
@@ -71,11 +70,6 @@ def _wall(pictures: Sequence[Shown]) -> Html:
 
 
 def _figure(row: Row, pixels: np.ndarray) -> Html:
-    image = _image(pixels, (row.link.caption or "a picture without a caption")[:200])
+    image = embedded(jpeg(pixels), row.link.caption or "a picture without a caption")
     caption = element("figcaption", scored(row), element("br"), f"{row.width} × {row.height} {row.format}")
     return element("figure", image, caption)
-
-
-def _image(pixels: np.ndarray, alt: str) -> Html:
-    data = base64.b64encode(jpeg(pixels)).decode()
-    return element("img", src=f"data:image/jpeg;base64,{data}", alt=alt, width=THUMBNAIL, height=THUMBNAIL)

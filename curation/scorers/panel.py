@@ -27,9 +27,14 @@ Reduced = Mapping[str, np.ndarray]
 
 
 class Panel(Scorer):
-    """`weights` is what `resolve` found: metric to files, in the order of the scores."""
+    """`weights` is what `resolve` found: metric to files, in the order of the scores.
 
-    def __init__(self, weights: Mapping[str, tuple[WeightFile, ...]], engine: str = "fused") -> None:
+    `device` is torch's name of where networks run, "cpu" or "cuda"; NIQE, BRISQUE and the detectors stay on the CPU.
+    """
+
+    def __init__(
+        self, weights: Mapping[str, tuple[WeightFile, ...]], engine: str = "fused", device: str = "cpu"
+    ) -> None:
         assert engine in ENGINES, engine
         left = {metric: files for metric, files in weights.items() if metric != JPEG_QUALITY}
         self._metrics = tuple(left)
@@ -42,8 +47,8 @@ class Panel(Scorer):
         if ours:
             self._parts.append(FusedScorer(ours))
         if left:
-            self._parts.append(PyiqaScorer(left))
-        self._batched = {metric: Nima(metric, files) for metric, files in batched.items()}
+            self._parts.append(PyiqaScorer(left, device))
+        self._batched = {metric: Nima(metric, files, device) for metric, files in batched.items()}
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from curation import ledger
 from curation.calibrate import (
     Metric,
     Scores,
+    areas,
     auc,
     confusion,
     costs,
@@ -79,6 +80,17 @@ def test_the_bounds_worked_out_by_hand() -> None:
     )
 
 
+def test_a_bound_that_is_held_stays_and_the_others_still_reach_the_wish() -> None:
+    known = scores(np.random.default_rng(1).random((400, 2)), [True] * 400)
+    held = MetricThreshold(metric="high", bound=0.2, lower_better=False)
+    low, high = for_pass_rate(known, 0.6, [held])
+    assert high == held
+    assert 0.6 <= passing(known, [low, high]).all(axis=1).mean() <= 0.61
+    assert low.bound == pytest.approx(0.6 / 0.8, abs=0.06)  # the two are independent here
+    with pytest.raises(ValueError, match=r"380 pictures should pass and 3\d\d can"):
+        for_pass_rate(known, 0.95, [held])
+
+
 def test_bad_pictures_do_not_move_a_pass_rate() -> None:
     table = random_scores(3, 100)
     alone = for_pass_rate(scores(table, [True] * 100), 0.6)
@@ -99,7 +111,7 @@ def test_a_picture_without_a_number_never_passes_and_is_not_wished_for() -> None
     known = scores([(1.0, 90.0), (math.nan, 95.0), (2.0, 80.0)], [True] * 3)
     bounds = for_pass_rate(known, 2 / 3)
     assert passing(known, bounds).all(axis=1).tolist() == [True, False, True]
-    with pytest.raises(ValueError, match="3 pictures should pass and 2 have all scores"):
+    with pytest.raises(ValueError, match="3 pictures should pass and 2 can"):
         for_pass_rate(known, 1.0)
 
 
@@ -120,7 +132,7 @@ def test_a_yield_is_of_all_rows_and_not_only_of_the_scored() -> None:
     known = scores(np.random.default_rng(0).random((100, 2)))
     of_all = passing(known, for_yield(known, 0.05, rows=1000)).all(axis=1).sum()
     assert 50 <= of_all <= 52
-    with pytest.raises(ValueError, match="200 pictures should pass and 100 have all scores"):
+    with pytest.raises(ValueError, match="200 pictures should pass and 100 can"):
         for_yield(known, 0.2, rows=1000)
 
 
@@ -147,6 +159,14 @@ def test_the_area_is_that_under_the_curve(seed: int) -> None:
     curve = roc(good, bad)
     assert auc(good, bad) == pytest.approx(trapezoid(curve.good, curve.bad))
     assert auc(bad, good) == pytest.approx(1 - auc(good, bad))
+
+
+def test_areas_are_of_each_bad_group_against_all_good_pictures() -> None:
+    table = [(1.0, 10.0), (2.0, 20.0), (3.0, 30.0), (0.0, 40.0)]
+    groups = np.array(["photos", "photos", "blur", "jpeg"], dtype=object)
+    found = areas(scores(table, [True, True, False, False], groups=groups))
+    assert found == {"blur": {"low": 1.0, "high": 0.0}, "jpeg": {"low": 0.0, "high": 0.0}}
+    assert areas(scores(table, [False] * 4, groups=groups)) == {}
 
 
 def test_the_confusion_table_counts_each_group_and_good_comes_first() -> None:

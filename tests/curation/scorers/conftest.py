@@ -43,16 +43,34 @@ def random_nima(backbone: str, classes: int = 10) -> NIMA:
         return NIMA(backbone, num_classes=classes, pretrained=False)
 
 
-@pytest.fixture
-def weights_dir(tmp_path: Path) -> Path:
+def write_weights(folder: Path) -> Path:
     """NIQE and BRISQUE weights of the right form, that mean nothing."""
-    folder = tmp_path / "weights"
     folder.mkdir()
     scipy.io.savemat(
         folder / "niqe_modelparameters.mat", {"mu_prisparam": np.zeros((1, 36)), "cov_prisparam": np.eye(36)}
     )
     torch.save((torch.tensor([-50.0]), torch.zeros(1, 36)), folder / "brisque_svm_weights.pth")
     return folder
+
+
+@pytest.fixture
+def weights_dir(tmp_path: Path) -> Path:
+    return write_weights(tmp_path / "weights")
+
+
+NIMA_FILE = "NIMA_VGG16_ava-dc4e8265.pth"
+
+
+def write_nima(folder: Path) -> Path:
+    """Random weights in the form that pyiqa publishes NIMA's in."""
+    folder.mkdir()
+    torch.save({"params": random_nima("vgg16").state_dict()}, folder / NIMA_FILE)
+    return folder
+
+
+@pytest.fixture
+def nima_dir(tmp_path: Path) -> Path:
+    return write_nima(tmp_path / "nima")
 
 
 @pytest.fixture(autouse=True)

@@ -14,10 +14,9 @@ from PIL import Image
 from curation.records import Reason
 from curation.scorers import PyiqaScorer, WeightMissing, WeightRefused, resolve
 from curation.scorers.pyiqa_scorer import machines_fault
-from tests.curation.scorers.conftest import pin, random_nima, textured
+from tests.curation.scorers.conftest import NIMA_FILE, pin, textured
 
 IQA = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "iqa"
-NIMA_FILE = "NIMA_VGG16_ava-dc4e8265.pth"
 
 
 @pytest.fixture
@@ -98,15 +97,6 @@ def test_weights_altered_after_the_start_stop_the_worker(weights_dir: Path) -> N
 def test_a_device_that_is_not_there_is_the_users_mistake(weights_dir: Path) -> None:
     with pytest.raises(ValueError, match="no CUDA device"):
         PyiqaScorer(resolve(["niqe"], weights_dir), device="cuda").setup()
-
-
-@pytest.fixture
-def nima_dir(tmp_path: Path) -> Path:
-    """Random weights in the form that pyiqa publishes NIMA's in."""
-    folder = tmp_path / "nima"
-    folder.mkdir()
-    torch.save({"params": random_nima("vgg16").state_dict()}, folder / NIMA_FILE)
-    return folder
 
 
 def test_nima_needs_nothing_but_its_own_file(nima_dir: Path) -> None:
