@@ -1,4 +1,4 @@
-"""NIQE and BRISQUE together, from one luma: pyiqa's numbers at a hundredth of its cost or less.
+"""NIQE and BRISQUE together, from one luma: pyiqa's numbers at a hundredth of its cost or less (LOG.md).
 
 Both fit generalised Gaussians to the normalised luma and to the products of its neighbours, at two scales; NIQE in
 blocks of 96 pixels, BRISQUE over the whole picture. A shape parameter is found by bisection in a table made once,
@@ -6,7 +6,7 @@ where pyiqa makes the table anew for each fit and compares with all of its 9,801
 
 The arithmetic is float64, as in pyiqa's NIQE, but for two places where pyiqa rounds to float32 and so does this,
 operation by operation: the luma, and halving the picture. In saturated areas that rounding is all there is. pyiqa's
-BRISQUE is float32: this equals what pyiqa gives for a float64 picture to 1e-4, and float32 itself is up to 3 points
+BRISQUE is float32: this equals what pyiqa gives for a float64 picture to 1e-5, and float32 itself is up to 3 points
 away from that where a picture is saturated.
 
 The luma takes 1 byte a pixel, the picture at half size 2, a row of blocks some KB a column: 22 megapixels 64 MB,
@@ -112,8 +112,8 @@ class FusedScorer(Scorer):
 class Grey:
     """A picture's luma, (H, W) uint8, and its sums at full size, made when they are first asked for.
 
-    `both`: whether NIQE and BRISQUE will both be asked for; the first then makes both in one pass. That costs two
-    thirds more than NIQE's alone, and a fifth less than one after the other.
+    `both`: whether NIQE and BRISQUE will both be asked for; the first then makes both in one pass. That costs three
+    fifths more than NIQE's alone, and a fifth less than one after the other.
     """
 
     def __init__(self, luma: np.ndarray, both: bool) -> None:
