@@ -1,7 +1,7 @@
 """NIMA in batches: pyiqa's network and weights, each picture reduced once, many scored by one forward.
 
 pyiqa makes floats of the whole picture, 12 bytes a pixel, before it shrinks the shorter side to the network's 299
-(VGG16: 224) pixels and crops the middle. Here that shrinking reads the bytes themselves: 3 ms for 2.8 megapixels
+(VGG16: 224) pixels and crops the middle. Here that shrinking reads the bytes themselves: 4 ms for 2.8 megapixels
 where pyiqa takes 35. What is left is 1 MB a picture, so that many can wait for a batch.
 
 The convolutions of Inception-ResNet's residual blocks at 35 x 35 and 17 x 17 run in bfloat16 where the CPU has

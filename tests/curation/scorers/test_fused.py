@@ -67,6 +67,7 @@ def pictures() -> dict[str, np.ndarray]:
         "texture": texture,
         "clipped": clipped,
         "half white": half_white,
+        "one block": texture[:100, :150].copy(),
         "two blocks": texture[:100, :200].copy(),
         "grey": np.repeat(texture[..., :1], 3, axis=2),
         "crushed": cv2.imdecode(cv2.imencode(".jpg", texture, [cv2.IMWRITE_JPEG_QUALITY, 8])[1], cv2.IMREAD_COLOR),
