@@ -431,6 +431,13 @@ def test_a_table_that_ends_early_says_nothing_of_the_quality() -> None:
         assert isinstance(decode(body[:2] + segment + body[2:]), Picture | Refusal)
 
 
+def test_a_second_header_can_not_smuggle_a_larger_png_past_the_limit() -> None:
+    body = _packed(_colours(), "PNG")
+    small = b"IHDR" + struct.pack(">II", 1, 1) + body[24:29]
+    first = (13).to_bytes(4, "big") + small + zlib.crc32(small).to_bytes(4, "big")
+    assert _reason(body[:8] + first + body[8:]) is Reason.CORRUPT
+
+
 def _avif() -> bytes:
     try:
         return _packed(_colours(), "AVIF")
