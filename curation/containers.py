@@ -165,10 +165,12 @@ def open_png(body: bytes) -> Opened:
         sound = zlib.crc32(payload, zlib.crc32(kind)) == int.from_bytes(body[end : end + 4], "big")
         if kind in _PNG_KEPT and not sound:
             raise Refused(Reason.CORRUPT, f"png: checksum of {kind.decode()}")
+        if kind == b"IHDR" and len(kept) > 1:  # Pillow would take its size, unseen by any limit
+            raise Refused(Reason.CORRUPT, "png: a header that does not come first")
         if kind in _PNG_KEPT:
             kept.append(bytes(memoryview(body)[start - 8 : end + 4]))
         elif kind == b"acTL" and sound and len(payload) == 8:
-            frames = int.from_bytes(payload[:4], "big")
+            frames = max(frames, int.from_bytes(payload[:4], "big"))
         elif kind == b"eXIf" and sound:
             orientation = exif_orientation(bytes(payload))
     if frames > 1:

@@ -126,10 +126,11 @@ def _quality(tables: bytes) -> float:
     at = 0
     while at < len(tables):
         wide, number = tables[at] >> 4 != 0, tables[at] & 15
-        entries = np.frombuffer(tables[at + 1 : at + 65 + 64 * wide], ">u2" if wide else "u1")
-        if number == 0 and len(entries) == 64:
-            return float(np.float32(np.interp(-int(entries.sum()), -_LUMA_SUMS, np.arange(1, 101))))
+        entries = tables[at + 1 : at + 65 + 64 * wide]
         at += 65 + 64 * wide
+        if number == 0 and at <= len(tables):
+            total = int(np.frombuffer(entries, ">u2" if wide else "u1").sum())
+            return float(np.float32(np.interp(-total, -_LUMA_SUMS, np.arange(1, 101))))
     return 100.0
 
 

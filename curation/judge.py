@@ -108,7 +108,8 @@ def judge(row: Row, thresholds: Thresholds) -> Row:
 
     What happened to a URL at the list, in the download, in decoding or in scoring is a fact and stays. A row
     that today's thresholds let further than those of its run becomes NOT_MEASURED (never downloaded or
-    scored) or NOT_STORED (passes, bytes not kept): `--retry-failed` does just those.
+    scored) or NOT_STORED (passes, bytes not kept): `--retry-failed` does just those, and `judge --score` those that
+    wait for scores of an original that was kept.
     """
     if _is_fact(row):
         return row

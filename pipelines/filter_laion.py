@@ -25,13 +25,12 @@ import ray
 
 from curation import chunks, ledger, urls
 from curation.fetch import FetchSettings
-from curation.records import TRANSIENT
 from curation.settle import Changes, settle
 from pipelines import claims
 from pipelines.cluster import connected, cores
 from pipelines.recipes import FilterRecipe
 from pipelines.scoring import ScorerSpec, publish
-from pipelines.units import Progress, Setting, run_unit
+from pipelines.units import Progress, Setting, is_open, run_unit
 from shards.store import Store
 
 POLL_SECONDS = 0.5
@@ -118,7 +117,7 @@ def _pending(job: FilterJob, plan: chunks.Plan) -> Iterator[str]:
 
 
 def _has_transient(store: Store, unit: str) -> bool:
-    return any(row.reason in TRANSIENT for row in ledger.read(store, unit))
+    return any(is_open(row, retry_failed=True) for row in ledger.read(store, unit))
 
 
 def _run_units(job: FilterJob, plan: chunks.Plan, pending: Sequence[str], watch: Watch) -> None:

@@ -72,7 +72,7 @@ def run_unit(unit: str, setting: Setting, progress: Any) -> Counter[str]:
     """
     store, recipe = setting.store, setting.recipe
     rows = _known_rows(store, unit)
-    todo = [row for row in rows if _is_open(row, setting.retry_failed)]
+    todo = [row for row in rows if is_open(row, setting.retry_failed)]
     done = Counter(row.reason.value for row in rows) - Counter(row.reason.value for row in todo)
     told = 0.0
     with tempfile.TemporaryDirectory(prefix="million-ird-") as scratch:
@@ -105,10 +105,13 @@ def _known_rows(store: Store, unit: str) -> list[Row]:
     return chunks.read_rows(store, unit)
 
 
-def _is_open(row: Row, retry_failed: bool) -> bool:
-    """Never looked at, or (in a retry) ended by what may have passed since."""
+def is_open(row: Row, retry_failed: bool) -> bool:
+    """Never looked at, or (in a retry) ended by what may have passed since.
+
+    A row whose original is here lacks scores alone: `pipelines.rescore` computes them, and a dead link can't lose it.
+    """
     if retry_failed:
-        return row.reason in TRANSIENT
+        return row.reason in TRANSIENT and not row.stored
     return row.reason is Reason.NOT_MEASURED
 
 

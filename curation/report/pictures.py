@@ -58,7 +58,8 @@ def kept_pictures(store: Store, tally: Tally) -> list[Shown]:
 def refused_pictures(store: Store) -> dict[Reason, list[Shown]]:
     """Reason -> a few pictures that ended so today, as thumbnails, drawn by hash."""
     found: dict[Reason, list[Shown]] = {}
-    for unit in sorted(rejects.units(store), key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:REJECT_UNITS]:
+    units = set(rejects.units(store)) & set(ledger.units(store))  # a chunk killed before its commit has but the first
+    for unit in sorted(units, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:REJECT_UNITS]:
         small = dict(rejects.read(store, unit))
         for row in ledger.read(store, unit):
             if row.link.key in small and row.reason in rejects.SHOWN:

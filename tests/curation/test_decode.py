@@ -422,6 +422,22 @@ def test_a_cut_file_is_truncated(name: str, share: float) -> None:
 
 
 @cache
+def test_a_table_that_ends_early_says_nothing_of_the_quality() -> None:
+    body = _packed(_colours(), "JPEG", quality=75)
+    for table in (b"\x10" + bytes(3), b"\x10" + bytes(127), b"\x00" + bytes(63), b"\x10", b""):
+        segment = b"\xff\xdb" + (2 + len(table)).to_bytes(2, "big") + table
+        seen = header(body[:2] + segment + body[2:])
+        assert isinstance(seen, Header) and seen.jpeg_quality == 75
+        assert isinstance(decode(body[:2] + segment + body[2:]), Picture | Refusal)
+
+
+def test_a_second_header_can_not_smuggle_a_larger_png_past_the_limit() -> None:
+    body = _packed(_colours(), "PNG")
+    small = b"IHDR" + struct.pack(">II", 1, 1) + body[24:29]
+    first = (13).to_bytes(4, "big") + small + zlib.crc32(small).to_bytes(4, "big")
+    assert _reason(body[:8] + first + body[8:]) is Reason.CORRUPT
+
+
 def _avif() -> bytes:
     try:
         return _packed(_colours(), "AVIF")

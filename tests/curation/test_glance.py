@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,17 @@ def test_an_animation_is_refused_once_it_shows() -> None:
         answers = [GLANCE(body[:length]) for length in (*(n for n in LOOKS if n < len(body)), len(body))]
         said = [one for one in answers if one is not None]
         assert said and all(one.refusal is not None and one.refusal.reason is Reason.ANIMATED for one in said)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_two_counts_of_frames_are_an_animation_to_both_readers(late: bool) -> None:
+    body = packed(300, 280, "PNG")
+    many, one = (b"acTL" + frames.to_bytes(4, "big") + bytes(4) for frames in (5, 1))
+    first, second = ((8).to_bytes(4, "big") + it + zlib.crc32(it).to_bytes(4, "big") for it in (many, one))
+    body = body[:33] + first + (b"" if late else second) + body[33:-12] + (second if late else b"") + body[-12:]
+    seen, whole = GLANCE(body), decode(body)
+    assert seen is not None and seen.refusal is not None and isinstance(whole, Refusal)
+    assert seen.refusal.reason is whole.reason is Reason.ANIMATED
 
 
 def test_one_frame_of_a_gif_does_not_say_whether_there_are_more() -> None:

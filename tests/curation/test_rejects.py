@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from curation import rejects
+from curation.decode import decode
 from curation.records import Link, Reason, Row, Stage
 from curation.rejects import PER_REASON, Rejects, is_shown
 from shards.store import LocalStore
@@ -23,9 +25,9 @@ def row(number: int, reason: Reason = Reason.LOW_QUALITY, digest: str | None = "
     return Row(link=link, reason=reason, stage=Stage.JUDGE, sha256=digest)
 
 
-def picture(seed: int) -> bytes:
+def picture(seed: int, width: int = 120) -> bytes:
     sink = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (90, 120, 3), dtype=np.uint8)).save(sink, "PNG")
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (90, width, 3), dtype=np.uint8)).save(sink, "PNG")
     return sink.getvalue()
 
 
@@ -66,6 +68,17 @@ def test_what_an_earlier_run_left_stays_unless_it_is_kept_by_now(store: LocalSto
     after = [row(0, Reason.KEPT), *first[1:], *second]
     offered(second, tmp_path / "two").write(store, UNIT, after, tmp_path)
     assert {key for key, _ in rejects.read(store, UNIT)} == {one.link.key for one in after[1:]}
+
+
+def test_what_a_recipe_lets_be_larger_than_is_decoded_here_is_left_out(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rejects, "decode", partial(decode, max_pixels=119 * 90))
+    rows = [row(0), row(1)]
+    taken = offered(rows, tmp_path / "one")
+    (tmp_path / "one" / rows[1].link.key).write_bytes(picture(1, width=119))
+    taken.write(store, UNIT, rows, tmp_path)
+    assert [key for key, _ in rejects.read(store, UNIT)] == [rows[1].link.key]
 
 
 def test_files_that_show_nothing_are_gone_at_once(tmp_path: Path) -> None:

@@ -293,6 +293,18 @@ def test_refused_pictures_are_shown_by_reason_with_their_scores_and_as_sheets(
     assert not store.exists("report/low_quality.png")
 
 
+def test_refused_pictures_of_a_chunk_that_was_never_committed_are_passed_over(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    row = next(row for row in ledger.read(store, "chunk-00000001") if row.reason is Reason.LOW_QUALITY)
+    refused = Rejects()
+    path = tmp_path / row.link.key
+    path.write_bytes(drawn(row.link.position))
+    refused.offer(row, path)
+    refused.write(store, "chunk-00000002", [row], tmp_path)
+    assert "there is none to show" in text_of(page_of(store))
+
+
 def test_a_duplicate_is_shown_beside_what_it_repeats(store: LocalStore, tmp_path: Path) -> None:
     rows = ledger.read(store, "chunk-00000000")
     at = next(at for at, row in enumerate(rows) if row.reason is Reason.DUPLICATE_NEAR)

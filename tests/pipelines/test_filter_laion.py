@@ -150,6 +150,22 @@ def test_a_metric_that_comes_later_is_computed_from_the_kept_originals(world: Wo
     assert after == [(row.link.url, row.reason, row.scores) for row in rows_of(at_once.store)]
 
 
+def test_a_retry_leaves_alone_what_only_waits_for_scores_of_a_kept_original(world: World) -> None:
+    url = world.serve("gone-by-then.jpg", encoded(texture(0)))
+    job = world.job(recipe=world.recipe(thresholds=recipes.thresholds({"niqe": 30.0}, min_res=SIDE)))
+    assert go(job)[url] is Reason.KEPT
+    both = world.recipe()
+    later = replace(job, recipe=both, scoring=ScorerSpec.of(resolve(both.metrics, world.prior), both.engine))
+    claims.reclaim(job.store, both, later.scoring.digests)
+    assert go(later)[url] is Reason.NOT_MEASURED
+    asked = Counter(world.server.requests)
+    assert go(replace(later, retry_failed=True))[url] is Reason.NOT_MEASURED
+    assert Counter(world.server.requests) == asked
+    about = {"recipe": both.to_dict()}
+    assert rescore(Rescoring(store=job.store, recipe=both, scoring=later.scoring, about=about), lambda *_: None) == 1
+    assert go(later)[url] is Reason.KEPT
+
+
 def test_equal_and_nearly_equal_pictures_are_kept_once_the_first_of_the_list(world: World) -> None:
     pixels = texture(7)
     first = world.serve("first.jpg", encoded(pixels))
