@@ -18,7 +18,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -27,8 +26,8 @@ import scipy.io
 from scipy.special import gammaln
 
 from curation.scorers.mscn import WINDOW, block_sums, halved, luma, picture_sums, shared_sums
+from curation.scorers.oracle import Tables, ask
 from curation.scorers.protocol import Measure, Scorer, Unmeasurable
-from curation.scorers.pyiqa_scorer import PyiqaScorer
 from curation.scorers.weights import WeightFile, check_digest
 
 METRICS: Final = ("niqe", "brisque")  # what this engine computes itself
@@ -63,6 +62,7 @@ class FusedScorer(Scorer):
         self._weights = dict(weights)
         self._niqe: tuple[np.ndarray, np.ndarray] | None = None
         self._brisque: tuple[np.ndarray, np.ndarray] | None = None
+        self._tables: Tables | None = None
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -76,35 +76,35 @@ class FusedScorer(Scorer):
         for files in self._weights.values():
             for file in files:
                 check_digest(file.path, file.sha256)
+        noise = np.random.default_rng(0).normal(128, 40, (2 * BLOCK + 5, 3 * BLOCK + 7, 1))
+        pixels = np.repeat(np.clip(noise, 0, 255).astype(np.uint8), 3, axis=2)
+        oracle = ask(self._weights, pixels)
+        self._tables = oracle.tables
         if "niqe" in self._weights:
             self._niqe = _niqe_parameters(self._weights["niqe"][0].path)
-        if "brisque" in self._weights:
-            self._brisque = _brisque_parameters(self._weights["brisque"][0].path)
-        self._check()
+        self._brisque = oracle.coefficients, oracle.vectors
+        self._check(pixels, oracle.scores)
 
     def measure(self, pixels: np.ndarray, sure: Sequence[str]) -> Measure:
         """What measures (H, W, 3) uint8 RGB; both metrics read one luma, in one pass where both are sure."""
         grey = Grey(luma(pixels), both=set(METRICS) <= set(sure))
 
         def by(metric: str) -> float:
+            assert self._tables is not None, "setup() comes first"
             if metric == "niqe":
                 assert self._niqe is not None, "setup() comes first"
-                return niqe(grey, *self._niqe)
+                return niqe(grey, *self._niqe, self._tables)
             assert metric == "brisque" and self._brisque is not None, "setup() comes first"
-            return brisque(grey, *self._brisque)
+            return brisque(grey, *self._brisque, self._tables)
 
         return by
 
-    def _check(self) -> None:
-        oracle = PyiqaScorer(self._weights)  # goes again: its models are needed for one picture
-        oracle.setup()
-        noise = np.random.default_rng(0).normal(128, 40, (2 * BLOCK + 5, 3 * BLOCK + 7, 1))
-        pixels = np.repeat(np.clip(noise, 0, 255).astype(np.uint8), 3, axis=2)
-        ours, theirs = self.score(pixels).scores, oracle.score(pixels).scores
+    def _check(self, pixels: np.ndarray, expected: Mapping[str, float]) -> None:
+        ours = self.score(pixels).scores
         for metric, tolerance in (("niqe", NIQE_TOLERANCE), ("brisque", BRISQUE_TOLERANCE)):
-            if metric in ours and not abs(ours[metric] - theirs[metric]) <= tolerance:
+            if metric in ours and not abs(ours[metric] - expected[metric]) <= tolerance:
                 raise ValueError(
-                    f"the fused {metric} gives {ours[metric]:.6f} where pyiqa gives {theirs[metric]:.6f}: "
+                    f"the fused {metric} gives {ours[metric]:.6f} where pyiqa gives {expected[metric]:.6f}: "
                     "use --engine pyiqa, and report which versions of pyiqa, numba and numpy are installed"
                 )
 
@@ -138,7 +138,7 @@ class Grey:
         return shared_sums(self.luma, self.height, self.width, BLOCK, WINDOW)
 
 
-def niqe(grey: Grey, mean: np.ndarray, covariance: np.ndarray) -> float:
+def niqe(grey: Grey, mean: np.ndarray, covariance: np.ndarray, tables: Tables) -> float:
     """NIQE (Mittal et al. 2013, equation 10), with the (36,) and (36, 36) parameters of pristine pictures.
 
     Raises Unmeasurable where a side is under 96 pixels, or no block can be described.
@@ -149,8 +149,8 @@ def niqe(grey: Grey, mean: np.ndarray, covariance: np.ndarray) -> float:
     small = BLOCK // 2
     features = np.concatenate(
         [
-            _block_features(grey.block_sums, BLOCK**2),
-            _block_features(block_sums(half, grey.height // 2, grey.width // 2, small, WINDOW), small**2),
+            _block_features(grey.block_sums, BLOCK**2, tables),
+            _block_features(block_sums(half, grey.height // 2, grey.width // 2, small, WINDOW), small**2, tables),
         ],
         axis=1,
     )
@@ -164,7 +164,7 @@ def niqe(grey: Grey, mean: np.ndarray, covariance: np.ndarray) -> float:
     return _finite(float(away @ inverse @ away) ** 0.5)
 
 
-def brisque(grey: Grey, coefficients: np.ndarray, vectors: np.ndarray) -> float:
+def brisque(grey: Grey, coefficients: np.ndarray, vectors: np.ndarray, tables: Tables) -> float:
     """BRISQUE (Mittal et al. 2012), with the (N,) coefficients and (N, 36) vectors of its regression.
 
     Raises Unmeasurable for a picture without variance, or with a side under `SMALLEST`.
@@ -174,8 +174,8 @@ def brisque(grey: Grey, coefficients: np.ndarray, vectors: np.ndarray) -> float:
         raise Unmeasurable(f"a side is under {SMALLEST} px")
     half = halved(grey.luma, height, width, 1)
     features = [
-        *_picture_features(grey.picture_sums, grey.luma.size),
-        *_picture_features(picture_sums(half, WINDOW), half.size),
+        *_picture_features(grey.picture_sums, grey.luma.size, tables),
+        *_picture_features(picture_sums(half, WINDOW), half.size, tables),
     ]
     scaled = -1 + 2 * (np.array(features) - _RANGES[:, 0]) / (_RANGES[:, 1] - _RANGES[:, 0])
     kernel = np.exp(-_GAMMA * ((scaled - vectors) ** 2).sum(axis=1))
@@ -188,36 +188,13 @@ def _finite(value: float | complex) -> float:
     return value
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Tables:
-    """Shapes of a generalised Gaussian, ascending, and what its moments are by shape. (9801,) float64."""
-
-    shapes: np.ndarray
-    ratios: np.ndarray  # E|x|^2 / E[x^2], ascending (Lasmar et al. 2009, equation 8)
-    inverse: np.ndarray  # E[x^2] / E|x|^2, ascending: of the shapes from the last to the first
-
-
-@functools.cache
-def _tables() -> _Tables:
-    """Made by torch, as pyiqa's: which float32 it rounds a shape to depends on how wide this CPU's vectors are.
-
-    One rounding off now and then changes which entry is nearest, and the NIQE of a picture of 15 blocks by 7e-4.
-    """
-    import torch
-
-    shapes = torch.arange(0.2, 10 + 0.001, 0.001, dtype=torch.float32).double()
-    first, second, third = (torch.lgamma(moment / shapes) for moment in (1, 2, 3))
-    ratios, inverse = (2 * second - (first + third)).exp(), (first + third - 2 * second).exp().flip(0)
-    return _Tables(shapes=shapes.numpy(), ratios=ratios.numpy(), inverse=inverse.numpy())
-
-
 def _nearest(table: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Where in an ascending table the nearest entries are; of two equally near the first."""
     at = np.searchsorted(table, values).clip(1, len(table) - 1)
     return np.where(values - table[at - 1] <= table[at] - values, at - 1, at)
 
 
-def _fitted(sums: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _fitted(sums: np.ndarray, count: int, tables: Tables) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Asymmetric generalised Gaussians of (..., SUMS): shape, left and right deviation (Lasmar et al. 2009)."""
     negatives, positives, below, above, absolute = np.moveaxis(sums, -1, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -225,14 +202,13 @@ def _fitted(sums: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.nd
         skew = left / right
         ratio = (absolute / count) ** 2 / ((below + above) / count)
         ratio = ratio * (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2
-    tables = _tables()
     shapes = tables.shapes[_nearest(tables.ratios, np.nan_to_num(ratio))]
     return np.where(np.isnan(ratio), tables.shapes[0], shapes), left, right
 
 
-def _block_features(sums: np.ndarray, count: int) -> np.ndarray:
+def _block_features(sums: np.ndarray, count: int, tables: Tables) -> np.ndarray:
     """(blocks, MAPS, SUMS) to NIQE's (blocks, 18)."""
-    shape, left, right = _fitted(sums, count)
+    shape, left, right = _fitted(sums, count, tables)
     width = np.exp((gammaln(1 / shape) - gammaln(3 / shape)) / 2)
     left, right = left * width, right * width
     mean = (right - left) * np.exp(gammaln(2 / shape) - gammaln(1 / shape))
@@ -240,15 +216,14 @@ def _block_features(sums: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([shape[:, :1], (left[:, :1] + right[:, :1]) / 2, products], axis=1)
 
 
-def _picture_features(sums: np.ndarray, count: int) -> list[float]:
+def _picture_features(sums: np.ndarray, count: int, tables: Tables) -> list[float]:
     """(MAPS, SUMS) to BRISQUE's 18."""
     own = sums[0]
     power, absolute = (own[2] + own[3]) / count, own[4] / count
     if not power > 0:
         raise Unmeasurable("the picture has no variance")
-    tables = _tables()
     own_shape = tables.shapes[::-1][_nearest(tables.inverse, np.array([power / absolute**2]))[0]]
-    shape, left, right = _fitted(sums[1:], count)
+    shape, left, right = _fitted(sums[1:], count, tables)
     mean = (right - left) * np.exp(gammaln(2 / shape) - (gammaln(1 / shape) + gammaln(3 / shape)) / 2)
     products = np.stack([shape, mean, left**2, right**2], axis=-1).ravel()
     return [float(own_shape), float(power), *products.tolist()]
@@ -257,10 +232,3 @@ def _picture_features(sums: np.ndarray, count: int) -> list[float]:
 def _niqe_parameters(path: Path) -> tuple[np.ndarray, np.ndarray]:
     parameters = scipy.io.loadmat(path)
     return np.ravel(parameters["mu_prisparam"]).astype(np.float64), parameters["cov_prisparam"].astype(np.float64)
-
-
-def _brisque_parameters(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    import torch
-
-    coefficients, vectors = torch.load(path, map_location="cpu", weights_only=True)
-    return coefficients.double().numpy(), vectors.double().numpy()
