@@ -2,7 +2,8 @@
 
 Cheapest first, and no further than a picture stands: the header's promises, flatness, the metrics in the recipe's
 order, and at the end, for those of a batch that still stand, the metrics that want many pictures at once. One vote
-against is enough to reject a picture, so what is kept does not depend on how many were cast.
+against is enough to reject a picture, so what is kept does not depend on how many were cast. (NIMA's score does
+depend on the pictures in its batch, by under 1e-4, and with it the verdict on a picture that close to its bound.)
 """
 
 from __future__ import annotations
