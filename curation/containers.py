@@ -23,7 +23,7 @@ except ImportError:
 
 
 class Refused(Exception):
-    """Carries a reason out of the nested walkers; never leaves this module."""
+    """Carries a reason out of the nested walkers; `curation.decode` and `curation.glance` make a refusal of it."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
@@ -112,8 +111,3 @@ def _row(entry: Mapping[str, Any], metrics: Sequence[str]) -> Row:
         **measured,
         scores={metric: value for metric, value in scores.items() if value is not None},
     )
-
-
-def is_scored(row: Row, metric: str) -> bool:
-    """Whether the metric gave this row a number."""
-    return not math.isnan(row.scores.get(metric, math.nan))

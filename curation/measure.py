@@ -2,7 +2,8 @@
 
 Cheapest first, and no further than a picture stands: the header's promises, flatness, the metrics in the recipe's
 order, and at the end, for those of a batch that still stand, the metrics that want many pictures at once. One vote
-against is enough to reject a picture, so what is kept does not depend on how many were cast.
+against is enough to reject a picture, so what is kept does not depend on how many were cast. (NIMA's score does
+depend on the pictures in its batch, by under 1e-4, and with it the verdict on a picture that close to its bound.)
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ def refused(row: Row, refusal: Refusal) -> Row:
 
 
 def promised(row: Row, header: Header, thresholds: Thresholds) -> Row:
-    """The row with what a picture's header says of it."""
+    """The row with what a picture's header says of it, and nothing of what an earlier try saw."""
     said = {JPEG_QUALITY: header.jpeg_quality} if _votes(JPEG_QUALITY, thresholds) else {}
-    return replace(row, width=header.width, height=header.height, format=header.format, scores=said)
+    return replace(_unseen(row), width=header.width, height=header.height, format=header.format, scores=said)
 
 
 def measure(rows: Sequence[Row], bodies: Sequence[bytes], panel: Panel, scale: Scale) -> list[Row]:
@@ -80,10 +81,15 @@ class _Begun:
 def _timed(row: Row, body: bytes, panel: Panel, scale: Scale) -> _Begun:
     started = time.perf_counter()
     digest = hashlib.sha256(body).hexdigest()
-    known = row.scores if row.sha256 == digest else {}
-    begun = _begin(replace(row, bytes=len(body), sha256=digest, scores=known), body, panel, scale)
+    known = row if row.sha256 == digest else _unseen(row)
+    begun = _begin(replace(known, bytes=len(body), sha256=digest), body, panel, scale)
     begun.row = replace(begun.row, seconds=row.seconds + time.perf_counter() - started)
     return begun
+
+
+def _unseen(row: Row) -> Row:
+    """The row without the facts of another picture, which its URL gave before."""
+    return replace(row, width=None, height=None, bytes=None, format=None, sha256=None, phash=None, scores={})
 
 
 def _begin(row: Row, body: bytes, panel: Panel, scale: Scale) -> _Begun:

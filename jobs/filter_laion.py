@@ -200,7 +200,7 @@ _DESCRIPTIONS = {
 def _add_verdict_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="the store: a folder or s3://bucket/prefix")
     parser.add_argument("--endpoint-url", help="another S3 server than AWS's")
-    parser.add_argument("--metrics", help="the metrics that vote, comma-separated; pyiqa's names")
+    parser.add_argument("--metrics", help="the metrics that vote, comma-separated; pyiqa's names, or this project's")
     parser.add_argument(
         "--threshold", action="append", default=[], metavar="METRIC=NUMBER", help="may be given more than once"
     )

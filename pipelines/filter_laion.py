@@ -5,8 +5,9 @@ The flow, rejects included (each ends in one `Reason`, in the ledger):
     lists       chunks.plan         malformed, not http(s), private, repeated, declared unfit
     per chunk, in tasks (`pipelines.units`):
         bytes     fetch.fetch         dead hosts, HTTP errors, time-outs, opt-outs, too large
+        header    glance.Glance       what its first kilobytes say: no picture, animated, too small, a coarse JPEG
         picture   decode.decode       no picture, broken, animated, too many pixels
-        scores    Scorer.score        flat, unscorable
+        scores    Panel.score         flat, unscorable
         verdict   judge.judge         too small, low quality
         originals originals.write     the kept bytes, as they came
         commit    ledger.write        last

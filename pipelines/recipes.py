@@ -25,7 +25,7 @@ class FilterRecipe:
 
     thresholds: Thresholds
     cascade: bool = True  # no further than a picture stands; else whole files, and every metric of every picture
-    engine: str = "fused"  # who computes NIQE and BRISQUE: this project's kernel, or "pyiqa"
+    engine: str = "fused"  # who computes NIQE, BRISQUE and NIMA: this project, or "pyiqa"
     source: str = "laion-hr"  # the name in the ledger and in the paper's Table S1
     chunk_size: int = DEFAULT_SIZE  # URLs in a work unit: what a killed run loses at most, per unit in flight
     max_pixels: int = DEFAULT_MAX_PIXELS  # above: refused from the header, before any memory is taken
@@ -90,7 +90,7 @@ class ShardRecipe:
 
 
 def thresholds(bounds: Mapping[str, float], **rest: Any) -> Thresholds:
-    """`bounds`: metric -> threshold; which side passes comes from pyiqa's own table."""
+    """`bounds`: metric -> threshold; which side passes comes from `curation.scorers.lower_better`."""
     metrics = (MetricThreshold(metric=m, bound=b, lower_better=lower_better(m)) for m, b in bounds.items())
     return Thresholds(metrics=tuple(metrics), **rest)
 

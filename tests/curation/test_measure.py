@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from curation.judge import JPEG_QUALITY, MetricThreshold, Thresholds
-from curation.measure import Scale, measure
-from curation.records import Link, Reason, Row
+from curation.measure import Scale, measure, promised
+from curation.records import Header, Link, Reason, Row
 from curation.scorers.panel import Panel
 from curation.scorers.protocol import Measure, Unmeasurable
 
@@ -94,6 +94,17 @@ def test_what_is_kept_does_not_depend_on_the_cascade() -> None:
     for short, full in zip(*both, strict=True):
         assert all(full.scores[metric] == score or math.isnan(score) for metric, score in short.scores.items())
     assert [len(row.scores) for row in both[1]] == [4, 4, 4, 4, 4, 1, 0]
+
+
+@pytest.mark.parametrize("body", [BODIES[6], BODIES[1]])
+def test_nothing_is_left_of_what_the_url_gave_before(body: bytes) -> None:
+    [before] = measure(list(rows(1)), BODIES[:1], Statistics(), SCALE)
+    [after] = measure([before], [body], Statistics(), SCALE)
+    [anew] = measure(list(rows(1)), [body], Statistics(), SCALE)
+    assert replace(after, seconds=0.0) == replace(anew, seconds=0.0)
+    small = promised(before, Header(format="webp", width=9, height=8, orientation=1), SCALE.thresholds)
+    assert (small.width, small.height, small.format, small.scores) == (9, 8, "webp", {JPEG_QUALITY: 100.0})
+    assert small.bytes is small.sha256 is small.phash is None
 
 
 def test_a_metric_without_a_number_ends_it() -> None:
