@@ -22,6 +22,8 @@ FOLDER: Final = "rejects/"
 PER_REASON: Final = 6
 FIRST_UNITS: Final = 16
 ONE_IN: Final = 64
+#: Larger ones are not shown: they are decoded in the unit's own task, for which no memory is reserved.
+MOST_PIXELS: Final = 1 << 25
 #: Reasons with a whole picture to show.
 SHOWN: Final = (Reason.TOO_SMALL, Reason.FLAT, Reason.UNSCORABLE, Reason.LOW_QUALITY)
 
@@ -90,8 +92,8 @@ def _members(
 ) -> Iterator[tuple[str, bytes]]:
     for key in sorted(keys):
         if key in files:
-            picture = decode(files[key].read_bytes())
-            if isinstance(picture, Picture):  # else larger than is decoded here, whatever the recipe allows
+            picture = decode(files[key].read_bytes(), MOST_PIXELS)
+            if isinstance(picture, Picture):
                 yield f"{key}.jpg", jpeg(thumbnail(picture.pixels))
         else:
             yield f"{key}.jpg", before[key]

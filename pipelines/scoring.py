@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from curation.scorers import Panel, WeightFile, fused
+from curation.scorers import Panel, WeightFile, fused, nima
 from curation.scorers.catalog import OWN
 from shards.store import Store
 
@@ -38,8 +38,9 @@ class ScorerSpec:
 
     @property
     def bytes_per_pixel(self) -> float:
-        """Peak memory of scoring one picture."""
-        return BYTES_PER_PIXEL[self.engine]
+        """Peak memory of scoring one picture; of metrics that only pyiqa has as much as of its NIQE."""
+        ours = {*fused.METRICS, *nima.METRICS, *OWN}
+        return BYTES_PER_PIXEL[self.engine if all(metric in ours for metric, _ in self.weights) else "pyiqa"]
 
     @property
     def has_networks(self) -> bool:

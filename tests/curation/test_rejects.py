@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import random
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 from PIL import Image
 
 from curation import rejects
-from curation.decode import decode
 from curation.records import Link, Reason, Row, Stage
 from curation.rejects import PER_REASON, Rejects, is_shown
 from shards.store import LocalStore
@@ -70,10 +68,10 @@ def test_what_an_earlier_run_left_stays_unless_it_is_kept_by_now(store: LocalSto
     assert {key for key, _ in rejects.read(store, UNIT)} == {one.link.key for one in after[1:]}
 
 
-def test_what_a_recipe_lets_be_larger_than_is_decoded_here_is_left_out(
+def test_what_is_too_large_for_a_task_without_memory_of_its_own_is_left_out(
     store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rejects, "decode", partial(decode, max_pixels=119 * 90))
+    monkeypatch.setattr(rejects, "MOST_PIXELS", 119 * 90)
     rows = [row(0), row(1)]
     taken = offered(rows, tmp_path / "one")
     (tmp_path / "one" / rows[1].link.key).write_bytes(picture(1, width=119))

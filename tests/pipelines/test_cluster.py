@@ -33,6 +33,20 @@ def test_a_gpu_is_shared_by_the_cores_where_every_node_has_one(
     assert gpu_share() == share
 
 
+@pytest.mark.parametrize(
+    ("metrics", "engine", "need"),
+    [
+        (("niqe", "brisque", "upscaling", "jpeg_quality", "nima"), "fused", 100.0),
+        (("niqe", "ilniqe"), "fused", 490.0),
+        (("niqe",), "pyiqa", 490.0),
+    ],
+)
+def test_what_pyiqa_computes_is_given_the_memory_that_pyiqa_takes(
+    metrics: tuple[str, ...], engine: str, need: float
+) -> None:
+    assert ScorerSpec.of(dict.fromkeys(metrics, ()), engine).bytes_per_pixel == need
+
+
 def test_only_networks_gain_by_a_gpu() -> None:
     none = ("niqe", "brisque", "upscaling", "jpeg_quality")
     assert not ScorerSpec.of(dict.fromkeys(none, ()), "fused").has_networks
