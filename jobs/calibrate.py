@@ -49,7 +49,7 @@ DEFAULT_YIELD: Final = 0.02  # the paper kept 2 M of 100 M links
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     flags = _parser().parse_args(argv)
-    return terminal.guarded(PROGRAM, lambda: _calibrate(flags))
+    return terminal.guarded(PROGRAM, lambda: _calibrate(flags), again="begins anew")
 
 
 def _calibrate(flags: argparse.Namespace) -> None:
@@ -90,6 +90,8 @@ def _by_pass_rate(flags: argparse.Namespace, out: Store) -> None:
     job = _job(flags, base, metrics)
     with terminal.Bar("calibrate", "file") as bar:
         gathered = score_folders(job, bar)
+    for one in gathered.left_out:
+        print(f"not scored: {one.name} ({one.why})")
     scores = gathered.table(metrics)
     bounds = for_pass_rate(scores, _wished(flags), held)
     prices = costs(scores, bounds)
@@ -106,7 +108,7 @@ def _by_pass_rate(flags: argparse.Namespace, out: Store) -> None:
         left_out=tuple((one.name, one.why) for one in gathered.left_out),
     )
     out.write(SCORES, to_parquet(gathered, metrics))
-    _write(out, replace(base, engine=job.scoring.engine), found)
+    _write(out, _recipe(base, job), found)
     _print(found)
 
 
@@ -128,7 +130,7 @@ def _by_yield(flags: argparse.Namespace, out: Store) -> None:
         lines=(known.line(bounds),),
         ledger=known,
     )
-    _write(out, base, found)
+    _write(out, replace(base, cascade=True), found)  # a store to calibrate by may have been made without
     _print(found)
     print(f"left out: {known.unscored} rows that no metric saw, {known.partly} with some of the metrics alone")
 
@@ -161,6 +163,12 @@ def _job(flags: argparse.Namespace, base: FilterRecipe, metrics: tuple[Metric, .
     )
 
 
+def _recipe(base: FilterRecipe, job: CalibrateJob) -> FilterRecipe:
+    """The base with what the pictures were held against."""
+    thresholds = replace(base.thresholds, min_res=job.min_res)
+    return replace(base, engine=job.scoring.engine, max_pixels=job.max_pixels, thresholds=thresholds)
+
+
 def _write(out: Store, base: FilterRecipe, found: Findings) -> None:
     """The page, then the recipe: who finds a recipe finds its evidence."""
     recipe = replace(base, thresholds=replace(base.thresholds, metrics=found.thresholds))
@@ -171,8 +179,6 @@ def _write(out: Store, base: FilterRecipe, found: Findings) -> None:
 
 
 def _print(found: Findings) -> None:
-    for name, why in found.left_out:
-        print(f"not scored: {name} ({why})")
     print(f"bounds that {found.wish} pass: {'; '.join(map(str, found.thresholds))}")
     metrics = [one.metric for one in found.thresholds]
     rows = [
@@ -198,8 +204,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--good", type=Path, help="folder of pictures that the filter should keep")
     parser.add_argument("--bad", type=Path, help="folder of pictures that it should refuse")
     parser.add_argument("--ledger", metavar="STORE", help="instead of folders: what dynet-filter has scored")
-    parser.add_argument("--pass-rate", type=float, help="share of the good pictures that passes (default 0.9)")
-    parser.add_argument("--yield", type=float, dest="yield_", help="share of the ledger's rows kept (default 0.02)")
+    parser.add_argument(
+        "--pass-rate", type=float, metavar="SHARE", help="share of the good pictures that passes (default 0.9)"
+    )
+    parser.add_argument(
+        "--yield", type=float, dest="yield_", metavar="SHARE", help="share of the ledger's rows kept (default 0.02)"
+    )
     parser.add_argument("--degrade", action="store_true", help="also against degraded copies of the good pictures")
     parser.add_argument("--out", required=True, help="a new folder or s3://bucket/prefix")
     parser.add_argument("--endpoint-url", help="another S3 server than AWS's")
