@@ -108,6 +108,11 @@ def threshold(text: str) -> tuple[str, float]:
         raise ValueError(f"--threshold {text}: write METRIC=NUMBER, such as niqe=5") from error
 
 
+def names(text: str) -> list[str]:
+    """What a flag lists with commas between."""
+    return [name.strip() for name in text.split(",")]
+
+
 def kept_so_far(reasons: Counter[str]) -> str:
     """The bar's note."""
     return f"{reasons['kept']} kept"

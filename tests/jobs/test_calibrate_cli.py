@@ -286,7 +286,10 @@ def test_what_a_ledger_cannot_give_is_one_sentence(store: LocalStore, said: Call
     assert "--pass-rate is a share of good pictures" in said(*flags, "--pass-rate", 0.9)
     assert "--degrade makes bad pictures of good ones" in said(*flags, "--degrade")
     assert "has no scores of nima: it has niqe, brisque" in said(*flags, "--metrics", "niqe,nima")
-    assert "90 pictures should pass and 70 can" in said(*flags, "--yield", 0.9)
+    assert "90 pictures should pass and 70 can" in (short := said(*flags, "--yield", 0.9))
+    assert "10 rows have some of the metrics alone: --no-cascade scores all that is large enough" in short
+    for flag, value in (("--weights", "/w"), ("--engine", "fused"), ("--min-res", 9), ("--max-pixels", 9)):
+        assert said(*flags, flag, value).startswith(f"{flag} is for scoring folders")
     assert "the yield is 2" in said(*flags, "--yield", 2)
     assert not (tmp_path / "out").exists()
 
