@@ -320,12 +320,12 @@ def from_ledger(store: Store, metrics: Sequence[Metric]) -> LedgerScores:
     )
 
 
-def passes(lines: Sequence[Line]) -> dict[str, Any]:
-    """The confusion table as plain JSON values, for a recipe file."""
-    return {
-        line.group: {"good": line.good, "pictures": line.pictures, "all": line.together, **line.passing}
+def passes(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """The confusion table as plain JSON values, for a recipe file. Good and bad pictures may share a group's name."""
+    return [
+        {"group": line.group, "good": line.good, "pictures": line.pictures, "all": line.together, **line.passing}
         for line in lines
-    }
+    ]
 
 
 def evidence(scores: Scores, found: Sequence[Cost]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class Answer:
     refusal: Refusal | None = None
     header: Header | None = None  # the picture's, where that is what was refused
     bytes_read: int = 0  # off the wire, HTTP's headers included
-    bytes_spared: int = 0  # of the declared length, when the picture's header was refused
+    bytes_spared: int = 0  # of the declared length, never read, when the picture's header was refused
     pause: float | None = None  # seconds the server asks to be left alone for: its Retry-After
 
 
@@ -234,7 +234,7 @@ class Transport:
                 response = http.client.HTTPResponse(wire, method="GET")  # type: ignore[arg-type]
                 with response:  # before begin(): one left to the garbage collector complains on the terminal
                     response.begin()
-                    return replace(self._answer(response, url), bytes_read=wire.came)
+                    return replace(self._answer(response, url, wire), bytes_read=wire.came)
         except _Refused as refused:
             refused.bytes_read = wire.came
             raise
@@ -250,7 +250,7 @@ class Transport:
         )
         return "\r\n".join((*lines, "", "")).encode("ascii")
 
-    def _answer(self, response: http.client.HTTPResponse, url: str) -> Answer:
+    def _answer(self, response: http.client.HTTPResponse, url: str, wire: _Wire) -> Answer:
         status = response.status
         if 200 <= status < 400 and self._opted_out(response.headers):
             raise _Refused(Reason.OPTED_OUT, "; ".join(response.headers.get_all("X-Robots-Tag", [])))
@@ -258,7 +258,7 @@ class Transport:
             return Answer(location=_location(response, url))
         if status == 206 or not 200 <= status < 300:
             raise _Refused(_reason_of(status), f"HTTP {status}", _retry_after(response.headers))
-        return self._body(response)
+        return self._body(response, wire)
 
     def _opted_out(self, headers: Message) -> bool:
         cleaned = Message()
@@ -266,16 +266,15 @@ class Transport:
             cleaned["X-Robots-Tag"] = _VALUED_DIRECTIVE.sub("", value)
         return self._disallowed(cleaned, self._settings.robot, self._opt_outs)
 
-    def _body(self, response: http.client.HTTPResponse) -> Answer:
+    def _body(self, response: http.client.HTTPResponse, wire: _Wire) -> Answer:
         limit = self._settings.max_bytes
         declared = response.length
         if declared is not None and declared > limit:
             raise _Refused(Reason.BODY_TOO_LARGE, f"{declared} bytes declared, {limit} allowed")
-        body = io.BytesIO()
+        body, ends = io.BytesIO(), _ends(response, wire)
         seen = self._looked_at(response, body)
         if seen.refusal is not None:
-            spared = max(0, (declared or 0) - body.tell())
-            return Answer(refusal=seen.refusal, header=seen.header, bytes_spared=spared)
+            return Answer(refusal=seen.refusal, header=seen.header, bytes_spared=max(0, ends - wire.came))
         _read_on(response, body, limit + 1)
         if body.tell() > limit:
             raise _Refused(Reason.BODY_TOO_LARGE, f"more than {limit} bytes")
@@ -293,6 +292,17 @@ class Transport:
             if seen is not None:
                 return seen
         return Seen()
+
+
+def _ends(response: http.client.HTTPResponse, wire: _Wire) -> int:
+    """How many bytes the wire will have given when the declared body is there; 0 where no length was declared.
+
+    Asked before any of the body is taken: what was read ahead with HTTP's headers is the body's start.
+    """
+    if not response.length:
+        return 0
+    ahead = len(response.fp.peek())
+    return wire.came - ahead + response.length
 
 
 def _read_on(response: http.client.HTTPResponse, body: io.BytesIO, length: int) -> None:

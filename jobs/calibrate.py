@@ -15,6 +15,7 @@ from typing import Final
 
 from curation import ledger
 from curation.calibrate import (
+    LedgerScores,
     Metric,
     check_share,
     confusion,
@@ -25,7 +26,6 @@ from curation.calibrate import (
     from_ledger,
     passes,
 )
-from curation.decode import DEFAULT_MAX_PIXELS
 from curation.degradations import FOR_CALIBRATION
 from curation.judge import MetricThreshold
 from curation.report.calibration import Findings, page
@@ -49,7 +49,7 @@ DEFAULT_YIELD: Final = 0.02  # the paper kept 2 M of 100 M links
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     flags = _parser().parse_args(argv)
-    return terminal.guarded(PROGRAM, lambda: _calibrate(flags))
+    return terminal.guarded(PROGRAM, lambda: _calibrate(flags), again="begins anew")
 
 
 def _calibrate(flags: argparse.Namespace) -> None:
@@ -74,6 +74,9 @@ def _check_flags(flags: argparse.Namespace) -> None:
         raise ValueError("--pass-rate is a share of good pictures, which a ledger can't tell: give a --yield")
     if flags.degrade and not folders:
         raise ValueError("--degrade makes bad pictures of good ones: give --good and --bad")
+    scoring = {name: getattr(flags, name) for name in ("weights", "engine", "min_res", "max_pixels")}
+    if not folders and (idle := [name for name, said in scoring.items() if said is not None]):
+        raise ValueError(f"--{idle[0].replace('_', '-')} is for scoring folders: a ledger is taken as it was scored")
     check_share(_wished(flags), "pass rate" if folders else "yield")
 
 
@@ -85,11 +88,13 @@ def _wished(flags: argparse.Namespace) -> float:
 
 def _by_pass_rate(flags: argparse.Namespace, out: Store) -> None:
     base = recipes.laion_hr()
-    metrics = tuple(map(_metric, flags.metrics.split(",") if flags.metrics else base.metrics))
+    metrics = tuple(map(_metric, terminal.names(flags.metrics) if flags.metrics else base.metrics))
     held = _held(flags, metrics)
     job = _job(flags, base, metrics)
     with terminal.Bar("calibrate", "file") as bar:
         gathered = score_folders(job, bar)
+    for one in gathered.left_out:
+        print(f"not scored: {one.name} ({one.why})")
     scores = gathered.table(metrics)
     bounds = for_pass_rate(scores, _wished(flags), held)
     prices = costs(scores, bounds)
@@ -106,7 +111,7 @@ def _by_pass_rate(flags: argparse.Namespace, out: Store) -> None:
         left_out=tuple((one.name, one.why) for one in gathered.left_out),
     )
     out.write(SCORES, to_parquet(gathered, metrics))
-    _write(out, replace(base, engine=job.scoring.engine), found)
+    _write(out, _recipe(base, job), found)
     _print(found)
 
 
@@ -115,22 +120,32 @@ def _by_yield(flags: argparse.Namespace, out: Store) -> None:
     if next(ledger.units(store), None) is None:
         raise ValueError(f"{store.root} has no ledger: run dynet-filter with --out {store.root} first")
     base, scored = claims.recipe(store), claims.weights(store)
-    names = flags.metrics.split(",") if flags.metrics else base.metrics
+    names = terminal.names(flags.metrics) if flags.metrics else base.metrics
     if unknown := [name for name in names if name not in scored]:
         raise ValueError(f"{store.root} has no scores of {', '.join(unknown)}: it has {', '.join(scored)}")
     metrics = tuple(map(_metric, names))
     held = _held(flags, metrics)
     known = from_ledger(store, metrics)
-    bounds = for_yield(known.scores, _wished(flags), known.rows, held)
+    bounds = _yielding(known, _wished(flags), held)
     found = Findings(
         wish=f"{share(_wished(flags), 1)} of the ledger's rows",
         thresholds=bounds,
         lines=(known.line(bounds),),
         ledger=known,
     )
-    _write(out, base, found)
+    _write(out, replace(base, cascade=True), found)  # a store to calibrate by may have been made without
     _print(found)
     print(f"left out: {known.unscored} rows that no metric saw, {known.partly} with some of the metrics alone")
+
+
+def _yielding(known: LedgerScores, wish: float, held: Sequence[MetricThreshold]) -> tuple[MetricThreshold, ...]:
+    try:
+        return for_yield(known.scores, wish, known.rows, held)
+    except ValueError as error:
+        if not known.partly:
+            raise
+        more = f"{known.partly} rows have some of the metrics alone: --no-cascade scores all that is large enough"
+        raise ValueError(f"{error} ({more})") from error
 
 
 def _metric(name: str) -> Metric:
@@ -157,8 +172,14 @@ def _job(flags: argparse.Namespace, base: FilterRecipe, metrics: tuple[Metric, .
         scoring=ScorerSpec.of(weights, flags.engine or base.engine),
         degradations=FOR_CALIBRATION if flags.degrade else (),
         min_res=base.thresholds.min_res if flags.min_res is None else flags.min_res,
-        max_pixels=flags.max_pixels,
+        max_pixels=base.max_pixels if flags.max_pixels is None else flags.max_pixels,
     )
+
+
+def _recipe(base: FilterRecipe, job: CalibrateJob) -> FilterRecipe:
+    """The base with what the pictures were held against."""
+    thresholds = replace(base.thresholds, min_res=job.min_res)
+    return replace(base, engine=job.scoring.engine, max_pixels=job.max_pixels, thresholds=thresholds)
 
 
 def _write(out: Store, base: FilterRecipe, found: Findings) -> None:
@@ -171,8 +192,6 @@ def _write(out: Store, base: FilterRecipe, found: Findings) -> None:
 
 
 def _print(found: Findings) -> None:
-    for name, why in found.left_out:
-        print(f"not scored: {name} ({why})")
     print(f"bounds that {found.wish} pass: {'; '.join(map(str, found.thresholds))}")
     metrics = [one.metric for one in found.thresholds]
     rows = [
@@ -198,8 +217,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--good", type=Path, help="folder of pictures that the filter should keep")
     parser.add_argument("--bad", type=Path, help="folder of pictures that it should refuse")
     parser.add_argument("--ledger", metavar="STORE", help="instead of folders: what dynet-filter has scored")
-    parser.add_argument("--pass-rate", type=float, help="share of the good pictures that passes (default 0.9)")
-    parser.add_argument("--yield", type=float, dest="yield_", help="share of the ledger's rows kept (default 0.02)")
+    parser.add_argument(
+        "--pass-rate", type=float, metavar="SHARE", help="share of the good pictures that passes (default 0.9)"
+    )
+    parser.add_argument(
+        "--yield", type=float, dest="yield_", metavar="SHARE", help="share of the ledger's rows kept (default 0.02)"
+    )
     parser.add_argument("--degrade", action="store_true", help="also against degraded copies of the good pictures")
     parser.add_argument("--out", required=True, help="a new folder or s3://bucket/prefix")
     parser.add_argument("--endpoint-url", help="another S3 server than AWS's")
@@ -210,5 +233,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, help="folder with the metrics' weights (else pyiqa's cache)")
     parser.add_argument("--engine", choices=ENGINES, help="who computes the metrics (default fused)")
     parser.add_argument("--min-res", type=int, help="both sides, pixels: smaller ones are left out (default 1024)")
-    parser.add_argument("--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, help="larger pictures are left out")
+    parser.add_argument("--max-pixels", type=int, help="larger pictures are left out")
     return parser

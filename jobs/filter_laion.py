@@ -102,7 +102,7 @@ def _recipe(flags: argparse.Namespace) -> FilterRecipe:
 
 def _bounds(flags: argparse.Namespace, base: dict[str, float]) -> dict[str, float]:
     said = dict(terminal.threshold(text) for text in flags.threshold)
-    wanted = flags.metrics.split(",") if flags.metrics else [*base, *(m for m in said if m not in base)]
+    wanted = terminal.names(flags.metrics) if flags.metrics else [*base, *(m for m in said if m not in base)]
     if idle := [metric for metric in said if metric not in wanted]:
         raise ValueError(f"--threshold {idle[0]}={said[idle[0]]}: --metrics names {', '.join(wanted)} alone")
     both = {**base, **said}

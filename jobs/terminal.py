@@ -108,17 +108,25 @@ def threshold(text: str) -> tuple[str, float]:
         raise ValueError(f"--threshold {text}: write METRIC=NUMBER, such as niqe=5") from error
 
 
+def names(text: str) -> list[str]:
+    """What a flag lists with commas between."""
+    return [name.strip() for name in text.split(",")]
+
+
 def kept_so_far(reasons: Counter[str]) -> str:
     """The bar's note."""
     return f"{reasons['kept']} kept"
 
 
-def guarded(program: str, work: Callable[[], None]) -> int:
-    """Runs `work`; what a user can mend is said in one sentence. Returns the exit status."""
+def guarded(program: str, work: Callable[[], None], again: str = "goes on from here") -> int:
+    """Runs `work`; what a user can mend is said in one sentence. Returns the exit status.
+
+    `again`: what the same command does after Ctrl-C.
+    """
     try:
         work()
     except KeyboardInterrupt:
-        print(f"\n{program}: stopped. The same command goes on from here.", file=sys.stderr)
+        print(f"\n{program}: stopped. The same command {again}.", file=sys.stderr)
         return STOPPED
     except (ValueError, RuntimeError, OSError) as error:
         cause = error.cause if isinstance(error, RayTaskError) else error

@@ -101,7 +101,7 @@ def _figures(tally: Tally, shards: Shards | None) -> Html:
     average = duration(tally.seconds / max(1, tally.total))
     cards = [
         ("Links", f"{tally.total:,}", counted(tally.units, "chunk")),
-        ("Downloaded", f"{tally.downloaded.rows:,}", size(tally.downloaded.bytes)),
+        ("Downloaded", f"{tally.answered:,}", f"{size(tally.downloaded.bytes)} in whole files"),
         ("Kept", f"{tally.kept.rows:,}", f"{share(tally.kept.rows, tally.total)} of links"),
         ("Kept files", size(tally.kept.bytes), f"{share(tally.kept.bytes, tally.downloaded.bytes)} of bytes"),
         ("Time spent", duration(tally.seconds), f"{average} a link"),

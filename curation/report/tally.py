@@ -255,7 +255,7 @@ class Tally:
         self.decoded = 0  # rows whose picture was looked at
         self.by_header = Volume()  # rows refused by the first bytes of a file, and the bytes not read for it
         self.bytes_read = 0
-        self.downloaded = Volume()
+        self.downloaded = Volume()  # whole files
         self.kept = Volume()
         self.sides: Counter[int] = Counter()  # kept pictures: index into SIDES -> rows
         self.formats: dict[str, Volume] = {}  # kept pictures
@@ -269,6 +269,11 @@ class Tally:
     @property
     def total(self) -> int:
         return sum(self.rows.values())
+
+    @property
+    def answered(self) -> int:
+        """Rows whose download brought a file, or as much of one as it took to refuse it."""
+        return sum(count for (stage, _), count in self.rows.items() if stage not in (Stage.LIST, Stage.FETCH))
 
     def add(self, unit: str, rows: Sequence[Row]) -> None:
         """One ledger part."""
@@ -300,7 +305,7 @@ class Tally:
         self.seconds += row.seconds
         self.bytes_read += row.bytes_read
         self.decoded += row.phash is not None
-        if row.bytes_spared:
+        if _is_by_header(row):
             self.by_header.add(row.bytes_spared)
         if row.stage is not Stage.LIST:
             self.hosts.add(row)
@@ -326,6 +331,11 @@ class Tally:
             self.examples[row.reason].offer(tie, row)
         if row.reason is Reason.LOW_QUALITY and math.isfinite(beyond := overshoot(self._thresholds, row)):
             self.near.offer((beyond, *tie), row)
+
+
+def _is_by_header(row: Row) -> bool:
+    """Whether no more than a file's first bytes were looked at. Where its length was not declared, none are spared."""
+    return row.bytes is None and (row.width is not None or row.stage is Stage.DECODE)
 
 
 def overshoot(thresholds: Thresholds, row: Row) -> float:

@@ -20,13 +20,14 @@ def known_metrics() -> tuple[str, ...]:
 
 def check_metrics(metrics: Sequence[str]) -> None:
     """Raise ValueError unless each name is one of `known_metrics`, and is there once."""
-    others = [metric for metric in metrics if metric not in OWN]
-    if others or not metrics:
-        pyiqa_build.check_metrics(others)
+    theirs = [metric for metric in metrics if metric not in OWN]
+    if theirs or not metrics:
+        pyiqa_build.check_metrics(theirs, others=tuple(OWN))
     if len(set(metrics)) < len(metrics):
         raise ValueError(f"a metric is named twice in {', '.join(metrics)}: name each once")
 
 
 def lower_better(metric: str) -> bool:
     """Whether a lower score is better; of pyiqa's from its table. Raises ValueError as `check_metrics` does."""
+    check_metrics([metric])
     return OWN[metric] if metric in OWN else pyiqa_build.lower_better(metric)

@@ -68,8 +68,11 @@ def known_metrics() -> tuple[str, ...]:
     return tuple(sorted(set(names) - _NOT_ONE_PICTURE))
 
 
-def check_metrics(metrics: Sequence[str]) -> None:
-    """Raise ValueError unless each name is a pyiqa metric that scores one picture without a reference."""
+def check_metrics(metrics: Sequence[str], others: Sequence[str] = ()) -> None:
+    """Raise ValueError unless each name is a pyiqa metric that scores one picture without a reference.
+
+    `others`: names that are not pyiqa's, which a wrong one may have meant.
+    """
     if not metrics:
         raise ValueError("no metric was named: give at least one, such as niqe")
     for metric in metrics:
@@ -81,7 +84,8 @@ def check_metrics(metrics: Sequence[str]) -> None:
             problem = f"'{metric}' needs a set of pictures or a caption, not one picture"
         else:
             problem = f"'{metric}' compares with a reference picture, and a URL has none"
-        near = difflib.get_close_matches(metric, known_metrics(), n=4, cutoff=0.4) or ["niqe", "brisque", "nima"]
+        names = [*known_metrics(), *others]
+        near = difflib.get_close_matches(metric, names, n=4, cutoff=0.4) or ["niqe", "brisque", "nima"]
         raise ValueError(f"{problem}: did you mean {', '.join(near)}?")
     if len(set(metrics)) < len(metrics):
         raise ValueError(f"a metric is named twice in {', '.join(metrics)}: name each once")

@@ -26,6 +26,7 @@ from curation.calibrate import (
     for_pass_rate,
     for_yield,
     from_ledger,
+    passes,
     passing,
     roc,
     rounded_up,
@@ -58,8 +59,8 @@ def random_scores(seed: int, pictures: int) -> np.ndarray:
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.8])
 def test_at_least_the_wished_share_passes_and_little_more(seed: int, share: float) -> None:
     known = scores(random_scores(seed, 200), [True] * 200)
-    passes = passing(known, for_pass_rate(known, share)).all(axis=1).mean()
-    assert share <= passes <= share + 0.05  # ties and rounding to three digits let some more through
+    passed = passing(known, for_pass_rate(known, share)).all(axis=1).mean()
+    assert share <= passed <= share + 0.05  # ties and rounding to three digits let some more through
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -233,3 +234,10 @@ def test_of_a_ledger_rows_with_all_metrics_are_taken_and_the_others_counted(tmp_
 def test_a_store_without_a_ledger_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no ledger: run dynet-filter"):
         from_ledger(LocalStore(tmp_path), (LOW,))
+
+
+def test_good_and_bad_folders_of_one_name_keep_a_line_each() -> None:
+    known = scores([(1.0, 9.0), (8.0, 2.0)], [True, False])
+    bounds = (MetricThreshold(metric="low", bound=5.0, lower_better=True),)
+    said = [(line["group"], line["good"], line["all"]) for line in passes(confusion(known, bounds))]
+    assert said == [("photos", True, 1), ("photos", False, 0)]

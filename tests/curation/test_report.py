@@ -328,14 +328,15 @@ def test_a_duplicate_is_shown_beside_what_it_repeats(store: LocalStore, tmp_path
 
 def test_what_the_run_did_is_told_over_time_and_by_host(store: LocalStore) -> None:
     rows = ledger.read(store, "chunk-00000001")
-    timed = [
-        replace(row, ended=1_700_000_000.0 + 10 * at, bytes_read=2_000_000, bytes_spared=1_000_000 * (at < 3))
-        for at, row in enumerate(rows)
-    ]
+    timed = [replace(row, ended=1_700_000_000.0 + 10 * at, bytes_read=2_000_000) for at, row in enumerate(rows)]
+    for at, spared in enumerate((2_000_000, 1_000_000, 0)):  # the third's length was not declared
+        ended = replace(timed[at], reason=Reason.TOO_SMALL, stage=Stage.JUDGE)
+        timed[at] = replace(ended, width=300, height=200, bytes=None, bytes_spared=spared, scores={})
     ledger.write(store, "chunk-00000001", timed, METRICS, ABOUT)
     text = text_of(page_of(store))
     assert "From 11-14 22:13:20 to 11-14 22:1" in text
     assert "3 files could not be kept by their first kilobytes: 3.0 MB of them were not read" in text
+    assert "Downloaded 24 10.5 MB in whole files" in text and "Downloaded 24 · 60.0 %" in text
     assert "Links a second" in text and "Megabytes a second" in text
     slowest = text.partition("Slowest hosts")[2].partition("Slowest links")[0]
     assert "host-23 1 0 2.0 MB 730 ms 730 ms" in slowest

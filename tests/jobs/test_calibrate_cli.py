@@ -17,8 +17,8 @@ import pytest
 from curation import ledger
 from curation.degradations import FOR_CALIBRATION, degrade
 from curation.fit import fit
-from curation.records import Link, Reason, Row, Stage, url_key
-from jobs import filter_laion
+from curation.records import Link, Reason, Refusal, Row, Stage, url_key
+from jobs import calibrate, filter_laion
 from pipelines import calibrate as pipeline
 from pipelines import claims, recipes
 from pipelines.recipes import FilterRecipe
@@ -113,16 +113,18 @@ def test_the_recipe_lets_the_wished_share_pass_and_keeps_what_was_held(done: Don
     assert sum(passing) >= 5  # of 6
     assert {one.metric: one.bound for one in bounds}["uniform_border"] == 0.9
     assert {one.metric for one in bounds} == set(METRICS.split(","))
+    assert done.recipe.thresholds.min_res == 512  # what the pictures were held against
 
 
 def test_the_recipe_says_what_it_lets_through(done: Done) -> None:
     evidence = json.loads((done.out / "recipe.json").read_text())["calibration"]
     bounds = done.recipe.thresholds.metrics
-    for group, line in evidence["passes"].items():
-        rows = [row for row in done.scores if row["group"] == group]
+    for line in evidence["passes"]:
+        label = "good" if line["good"] else "bad"
+        rows = [row for row in done.scores if (row["group"], row["label"]) == (line["group"], label)]
         passing = [all(one.passes(row[f"score_{one.metric}"]) for one in bounds) for row in rows]
         assert (line["pictures"], line["all"]) == (len(rows), sum(passing))
-    assert evidence["passes"]["blur 4"]["all"] == 0
+    assert [line["all"] for line in evidence["passes"] if line["group"] == "blur 4"] == [0]
     assert evidence["auc"]["blur 4"]["upscaling"] == evidence["auc"]["product 0.6"]["uniform_border"] == 1.0
     assert set(evidence["milliseconds_per_megapixel"]) == set(METRICS.split(","))
 
@@ -202,6 +204,31 @@ def test_a_picture_on_both_sides_is_named(folders: Folders, said: Callable[..., 
     assert sentence.startswith(f"{tmp_path / 'bad' / 'again.jpg'} is the same picture as {folders.good / '3.jpg'}:")
 
 
+def test_why_no_good_picture_was_scored_is_said(
+    folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = pipeline.LeftOut(
+        name="a/1.jpg", refusal=Refusal(reason=Reason.TOO_SMALL, stage=Stage.JUDGE, detail="300x300 < 512")
+    )
+    monkeypatch.setattr(calibrate, "score_folders", lambda *_: pipeline.Gathered(specimens=(), left_out=(small,)))
+    assert filter_laion.main([str(word) for word in folders.flags(tmp_path / "out")]) == 2
+    said = capsys.readouterr()
+    assert said.out == "not scored: a/1.jpg (too_small: 300x300 < 512)\n"
+    assert said.err == "dynet-filter: no good picture could be scored: a pass rate needs some\n"
+
+
+def test_ctrl_c_promises_no_more_than_it_keeps(
+    folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(calibrate, "score_folders", stopped)
+    assert filter_laion.main([str(word) for word in folders.flags(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err == "\ndynet-filter: stopped. The same command begins anew.\n"
+    assert not (tmp_path / "out").exists()
+
+
 def test_weights_that_are_missing_or_altered_stop_it(
     folders: Folders, said: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,7 +257,8 @@ def row(number: int, reason: Reason = Reason.LOW_QUALITY, **scores: float) -> Ro
 def store(tmp_path: Path) -> LocalStore:
     """A filter's store of 100 links: 80 scored, 10 of which the cascade stopped, and 20 dead."""
     store = LocalStore(tmp_path / "store")
-    recipe = FilterRecipe(thresholds=recipes.thresholds({"niqe": 5.5, "brisque": 45.0}), source="web")
+    bounds = recipes.thresholds({"niqe": 5.5, "brisque": 45.0})
+    recipe = FilterRecipe(thresholds=bounds, source="web", cascade=False)
     claims.claim(store, recipe, {"niqe": "0" * 64, "brisque": "1" * 64})
     rows = [row(n, niqe=3 + n / 8, brisque=10.0 + n) for n in range(70)]
     rows += [row(n, niqe=99.0) for n in range(70, 80)] + [row(n, Reason.TIMED_OUT) for n in range(80, 100)]
@@ -248,6 +276,7 @@ def test_a_yield_is_of_the_whole_ledger_and_what_was_left_out_is_said(
     made = recipes.read_recipe(tmp_path / "out" / "recipe.json")
     assert {one.metric: one.bound for one in made.thresholds.metrics} == {"niqe": 3.5, "brisque": 14.0}
     assert made.source == "web"
+    assert made.cascade  # whatever the store was made with
     assert "10 rows of the ledger have some of these metrics" in (tmp_path / "out" / "calibration.html").read_text()
     assert not (tmp_path / "out" / "scores.parquet").exists()
 
@@ -257,7 +286,10 @@ def test_what_a_ledger_cannot_give_is_one_sentence(store: LocalStore, said: Call
     assert "--pass-rate is a share of good pictures" in said(*flags, "--pass-rate", 0.9)
     assert "--degrade makes bad pictures of good ones" in said(*flags, "--degrade")
     assert "has no scores of nima: it has niqe, brisque" in said(*flags, "--metrics", "niqe,nima")
-    assert "90 pictures should pass and 70 can" in said(*flags, "--yield", 0.9)
+    assert "90 pictures should pass and 70 can" in (short := said(*flags, "--yield", 0.9))
+    assert "10 rows have some of the metrics alone: --no-cascade scores all that is large enough" in short
+    for flag, value in (("--weights", "/w"), ("--engine", "fused"), ("--min-res", 9), ("--max-pixels", 9)):
+        assert said(*flags, flag, value).startswith(f"{flag} is for scoring folders")
     assert "the yield is 2" in said(*flags, "--yield", 2)
     assert not (tmp_path / "out").exists()
 

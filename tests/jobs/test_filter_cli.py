@@ -159,6 +159,7 @@ def test_without_a_list_a_new_store_is_not_begun(said: Callable[..., str], tmp_p
         (("--threshold", "niqe=low"), "--threshold niqe=low: write METRIC=NUMBER"),
         (("--threshold", "niqe=nan"), "the threshold of niqe is nan"),
         (("--metrics", "niqe,musiq"), "no threshold for musiq: add --threshold musiq=NUMBER"),
+        (("--metrics", "niqe, musiq"), "no threshold for musiq: add --threshold musiq=NUMBER"),
         (("--threshold", "musiq=40"), "--threshold musiq=40.0: --metrics names niqe alone"),
         (("--metrics", "niqqe", "--threshold", "niqqe=3"), "pyiqa has no metric 'niqqe': did you mean niqe"),
         (("--metrics", "psnr", "--threshold", "psnr=30"), "'psnr' compares with a reference picture"),

@@ -84,3 +84,10 @@ def test_own_metrics_are_known_beside_pyiqas() -> None:
         check_metrics(("niqe", "upscaling", "upscaling"))
     with pytest.raises(ValueError, match="did you mean"):
         check_metrics(("niqee",))
+
+
+@pytest.mark.parametrize(("said", "meant"), [("upscalling", "upscaling"), ("jpeg-quality", JPEG_QUALITY)])
+def test_a_misspelt_own_metric_is_suggested(said: str, meant: str) -> None:
+    for check in (lambda: check_metrics((said,)), lambda: lower_better(said)):
+        with pytest.raises(ValueError, match=f"did you mean {meant}"):
+            check()
