@@ -34,7 +34,7 @@ from pipelines.filter_laion import FilterJob, run
 from pipelines.lists import local_copies
 from pipelines.recipes import FilterRecipe
 from pipelines.rescore import Rescoring, rescore
-from pipelines.scoring import ScorerSpec
+from pipelines.scoring import ScorerSpec, collect
 from pipelines.shard import ShardJob
 from shards.store import Store
 
@@ -143,11 +143,18 @@ def _new_thresholds(flags: argparse.Namespace, recipe: FilterRecipe) -> Threshol
 
 
 def _rescore(store: Store, recipe: FilterRecipe, weights: Path | None) -> None:
-    scoring = ScorerSpec.of(resolve(recipe.metrics, weights), recipe.engine)
-    claims.reclaim(store, recipe, scoring.digests)
-    about = {"recipe": recipe.to_dict(), "weights": claims.weights(store)}
-    with terminal.Bar("score", "chunk") as bar:
-        count = rescore(Rescoring(store=store, recipe=recipe, scoring=scoring, about=about), bar)
+    """Metrics that the store has scores of go on with the weights that it keeps; `weights` is for the others."""
+    known = claims.weights(store)
+    with tempfile.TemporaryDirectory(prefix="million-ird-weights-") as folder:
+        collect(store, Path(folder))
+        had = [metric for metric in recipe.metrics if metric in known]
+        new = [metric for metric in recipe.metrics if metric not in known]
+        found = (resolve(had, Path(folder)) if had else {}) | (resolve(new, weights) if new else {})
+        scoring = ScorerSpec.of({metric: found[metric] for metric in recipe.metrics}, recipe.engine)
+        claims.reclaim(store, recipe, scoring.digests)
+        about = {"recipe": recipe.to_dict(), "weights": claims.weights(store)}
+        with terminal.Bar("score", "chunk") as bar:
+            count = rescore(Rescoring(store=store, recipe=recipe, scoring=scoring, about=about), bar)
     print(f"{count} kept originals were scored")
 
 
@@ -244,7 +251,7 @@ def _judge_parser() -> argparse.ArgumentParser:
     work = parser.add_mutually_exclusive_group()
     work.add_argument("--dry-run", action="store_true", help="say what would change and write nothing")
     work.add_argument("--score", action="store_true", help="compute missing scores of kept originals")
-    parser.add_argument("--weights", type=Path, help="folder with the metrics' weights, for --score")
+    parser.add_argument("--weights", type=Path, help="for --score: weights of metrics new to the store")
     return parser
 
 

@@ -19,6 +19,7 @@ from curation.scorers.catalog import OWN
 from shards.store import Store
 
 FOLDER: Final = "weights/"
+_DIGITS: Final = 16  # of its SHA-256, before a file's own name
 #: Peak memory of decoding and scoring by engine. pyiqa's NIQE takes 10.7 GB for 22 megapixels; fused adds 6 bytes to a
 #: picture that took 10 to decode, and some formats take more.
 BYTES_PER_PIXEL: Final = {"fused": 30.0, "pyiqa": 490.0}
@@ -73,6 +74,12 @@ def ready_panel(store: Store, spec: ScorerSpec) -> Panel:
     return panel
 
 
+def collect(store: Store, folder: Path) -> None:
+    """Puts the weight files that scored this store into `folder`, under the names that `resolve` looks for."""
+    for name in store.list(FOLDER):
+        (folder / name.removeprefix(FOLDER)[_DIGITS + 1 :]).write_bytes(store.read(name))
+
+
 def _device() -> str:
     """The GPU that Ray gave this worker, or else the CPU."""
     import torch
@@ -91,7 +98,7 @@ def _here(store: Store, file: WeightFile) -> WeightFile:
 
 
 def _name(file: WeightFile) -> str:
-    return f"{FOLDER}{file.sha256[:16]}-{file.path.name}"
+    return f"{FOLDER}{file.sha256[:_DIGITS]}-{file.path.name}"
 
 
 def _digest(files: tuple[WeightFile, ...]) -> str:

@@ -18,8 +18,10 @@ from PIL import Image
 
 from curation import ledger, originals, rejects
 from curation.decode import decode
+from curation.judge import MetricThreshold, Thresholds
 from curation.records import Picture, Reason, Row
 from curation.report.tally import Tally
+from curation.scorers.catalog import OWN
 from curation.thumbnails import thumbnail
 from shards.store import Store
 from shards.tar import TarError
@@ -47,12 +49,13 @@ class Pair:
 
 
 def kept_pictures(store: Store, tally: Tally) -> list[Shown]:
-    """The kept pictures to show, best score of the first metric first. Originals that can't be read are left out."""
+    """The kept pictures to show, best by `ranked_by` first. Originals that can't be read are left out."""
     found: list[Shown] = []
     for unit, rows in tally.shown():
         wanted = {row.link.key: row for row in rows}
         found += [Shown(row=wanted[key], pixels=pixels) for key, pixels in _thumbnails(store, unit, wanted.keys())]
-    return sorted(found, key=lambda picture: _goodness(picture.row, tally))
+    metric = ranked_by(tally.thresholds)
+    return sorted(found, key=lambda picture: _goodness(picture.row, metric))
 
 
 def refused_pictures(store: Store) -> dict[Reason, list[Shown]]:
@@ -100,9 +103,14 @@ def _thumbnails(store: Store, unit: str, keys: Set[str]) -> Iterator[tuple[str, 
         ) from error
 
 
-def _goodness(row: Row, tally: Tally) -> tuple[float, str]:
+def ranked_by(thresholds: Thresholds) -> MetricThreshold | None:
+    """The metric that kept pictures are ordered by: the first that says how good one is, which a detector does not."""
+    return next((one for one in thresholds.metrics if one.metric not in OWN), None)
+
+
+def _goodness(row: Row, metric: MetricThreshold | None) -> tuple[float, str]:
     """Ascending: best first."""
-    for metric, histogram in tally.histograms.items():
-        score = row.scores.get(metric, 0.0)
-        return (score if histogram.threshold.lower_better else -score), row.link.key
-    return 0.0, row.link.key
+    if metric is None:
+        return 0.0, row.link.key
+    score = row.scores.get(metric.metric, 0.0)
+    return (score if metric.lower_better else -score), row.link.key

@@ -263,7 +263,7 @@ class Tally:
         self.kept_of: dict[str, Volume] = {}  # source -> kept rows
         self.seconds = 0.0
         self.units = 0
-        self._thresholds = thresholds
+        self.thresholds = thresholds
         self._shown: Smallest[tuple[str, list[Row]]] = Smallest(PICTURE_UNITS)
 
     @property
@@ -329,7 +329,7 @@ class Tally:
         self.slow.offer((-row.seconds, *tie), row)
         if row.reason is not Reason.KEPT:
             self.examples[row.reason].offer(tie, row)
-        if row.reason is Reason.LOW_QUALITY and math.isfinite(beyond := overshoot(self._thresholds, row)):
+        if row.reason is Reason.LOW_QUALITY and math.isfinite(beyond := overshoot(self.thresholds, row)):
             self.near.offer((beyond, *tie), row)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from curation.records import Reason, Row
 from curation.report.markup import Html, element, joined
 from curation.report.parts import counted, embedded, scored, section
-from curation.report.pictures import Pair, Shown
+from curation.report.pictures import Pair, Shown, ranked_by
 from curation.report.reasons import REASONS
 from curation.report.survey import Survey
 from curation.report.tally import Tally
@@ -22,7 +22,8 @@ def kept(survey: Survey, pictures: Sequence[Shown], sheet: str) -> Html:
         return section("kept", "Kept pictures", "Nothing is kept yet.")
     total = survey.tally.kept.rows
     which = "all of them" if len(pictures) == total else f"{len(pictures)} of {total:,}, drawn by hash"
-    order = f", best {survey.thresholds.metrics[0].metric} first" if survey.thresholds.metrics else ""
+    metric = ranked_by(survey.thresholds)
+    order = f", best {metric.metric} first" if metric else ""
     explained = joined(f"The middle squares of {which}{order}. As one sheet: ", element("a", sheet, href=sheet), ".")
     return section("kept", "Kept pictures", explained, _wall(pictures))
 
