@@ -67,7 +67,9 @@ def decode(data: bytes, name: str) -> list[Row]:
         raise ValueError(f"{name} is no ledger part ({error}): remove it and run the filter again") from error
     missing = {field.name for field in ledger_schema(())} - set(table.column_names)
     version = (table.schema.metadata or {}).get(_VERSION, b"none").decode("ascii", "replace")
-    if version != str(SCHEMA_VERSION) or missing:
+    if version == str(SCHEMA_VERSION) and missing:
+        raise ValueError(f"{name} has no column {', '.join(sorted(missing))}: remove it and run the filter again")
+    if version != str(SCHEMA_VERSION):
         raise ValueError(
             f"{name} has ledger schema {version}, this program reads {SCHEMA_VERSION}: "
             "use the release that wrote it, or filter into a new --out"

@@ -36,11 +36,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation import ledger, urls
-from curation.containers import Header
 from curation.decode import header
 from curation.fetch import FetchSettings, fetch
 from curation.fit import fit
-from curation.records import Reason, Row
+from curation.records import Header, Reason, Row
 from curation.scorers import WeightFile, WeightMissing, resolve
 from jobs import terminal
 from jobs.bench_server import LARGE, SCORED_EVERY, SMALL, PictureServer, texture, tiny

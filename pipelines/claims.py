@@ -64,8 +64,9 @@ def weights(store: Store) -> dict[str, str]:
 
 def _read(store: Store) -> dict[str, Any]:
     try:
-        return dict(json.loads(store.read(CLAIM)))
-    except (ValueError, KeyError) as error:
+        entry = dict(json.loads(store.read(CLAIM)))
+        return {"recipe": dict(entry["recipe"]), "weights": dict(entry["weights"])}
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{store.root}/{CLAIM} can't be read ({error}): it is no store of this program") from error
 
 

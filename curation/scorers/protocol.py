@@ -87,9 +87,10 @@ class Scorer(ABC):
 
 
 def _finite(value: float) -> float:
-    if not math.isfinite(value):
+    stored = float(np.float32(value))
+    if not math.isfinite(stored):
         raise Unmeasurable(f"gives {value}")
-    return float(np.float32(value))
+    return stored
 
 
 def in_turn(measure: Measure, metrics: Sequence[str], stands: Stands) -> Scored:

@@ -59,6 +59,14 @@ def test_any_parquet_reader_sees_the_columns_of_the_contract(tmp_path: Path) -> 
     assert str(table.schema.field("score_niqe").type) == "float"
 
 
+def test_a_part_without_one_of_its_columns_is_named(tmp_path: Path) -> None:
+    path = _written(tmp_path)
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(["detail", "ended"]), path)
+    with pytest.raises(ValueError, match="has no column detail, ended: remove it"):
+        ledger.decode(path.read_bytes(), path.name)
+
+
 def test_another_schema_and_garbage_are_named(tmp_path: Path) -> None:
     path = tmp_path / "other.parquet"
     pq.write_table(pq.read_table(_written(tmp_path)).replace_schema_metadata({}), path)
