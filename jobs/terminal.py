@@ -5,12 +5,14 @@ And what it is told, where more than one job is told it.
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Final
 
 from ray.exceptions import RayTaskError
@@ -45,6 +47,8 @@ class Bar:
             print(self._last, flush=True)
 
     def __call__(self, total: int, done: int, note: str = "") -> None:
+        if _STOP.is_set():
+            raise KeyboardInterrupt
         if sys.stderr.isatty():
             self._draw(total, done, note)
             return
@@ -118,11 +122,22 @@ def kept_so_far(reasons: Counter[str]) -> str:
     return f"{reasons['kept']} kept"
 
 
+#: Set once Ctrl-C was pressed. What it raises may be lost: Python drops an exception that rises in a destructor.
+_STOP = threading.Event()
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    _STOP.set()
+    raise KeyboardInterrupt
+
+
 def guarded(program: str, work: Callable[[], None], again: str = "goes on from here") -> int:
     """Runs `work`; what a user can mend is said in one sentence. Returns the exit status.
 
     `again`: what the same command does after Ctrl-C.
     """
+    _STOP.clear()
+    before = signal.signal(signal.SIGINT, _stop)
     try:
         work()
     except KeyboardInterrupt:
@@ -135,6 +150,8 @@ def guarded(program: str, work: Callable[[], None], again: str = "goes on from h
             raise
         print(f"{program}: {sentence}", file=sys.stderr)
         return CANNOT
+    finally:
+        signal.signal(signal.SIGINT, before)
     return 0
 
 
