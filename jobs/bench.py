@@ -35,20 +35,19 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation import ledger, urls
+from curation import urls
 from curation.decode import header
 from curation.fetch import FetchSettings, fetch
 from curation.fit import fit
-from curation.records import Header, Reason, Row
+from curation.records import Header
 from curation.scorers import WeightFile, WeightMissing, resolve
-from jobs import terminal
+from jobs import bench_cascade, terminal
 from jobs.bench_server import LARGE, SCORED_EVERY, SMALL, PictureServer, texture, tiny
 from jobs.process_tree import Peaks, Watcher, check_platform
 from jobs.terminal import ratio, shown
 from pipelines import recipes
 from pipelines.baseline import THREADS
 from pipelines.demo_pictures import make_pictures
-from shards.store import open_store
 
 PROGRAM = "bench"
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -162,51 +161,8 @@ def tars(folder: Path) -> Patches:
     return Patches(pictures=len(pictures), patches=count, bytes=size)
 
 
-# ---------------------------------------------------------------- the cascade against all of the work
-
-
-def _cascade(flags: argparse.Namespace, scratch: Path) -> str:
-    files = sorted(path for folder in flags.photos for path in folder.rglob("*") if path.is_file())
-    weights = _weights(flags.weights, [], scratch, flags.metrics.split(","))
-    stores, runs = [], []
-    for name, more in (("full", ["--no-cascade"]), ("cascade", [])):
-        with PictureServer(lambda number: files[number].read_bytes()) as server:
-            listed = _write_list(server, len(files), scratch)
-            runs.append(_run(_job_command(listed, scratch / name, weights, "--no-shards", *more), scratch))
-        stores.append(open_store(str(scratch / name)))
-    rows = [[row for unit in ledger.units(store) for row in ledger.read(store, unit)] for store in stores]
-    head = f"{len(files)} files, metrics {', '.join(weights.bounds)}\n"
-    return head + saved((rows[0], runs[0]), (rows[1], runs[1]), tuple(weights.bounds))
-
-
-def saved(everything: tuple[Sequence[Row], Run], cascade: tuple[Sequence[Row], Run], metrics: Sequence[str]) -> str:
-    """The table of a run that did everything and one that stopped at the first vote against."""
-    (full, full_run), (short, short_run) = everything, cascade
-    kept = [sum(row.reason is Reason.KEPT for row in rows) for rows in (full, short)]
-    if kept_hashes(full) != kept_hashes(short):
-        raise RuntimeError(f"{kept[0]} pictures are kept without the cascade and {kept[1]} with it: this is a defect")
-
-    def figures(rows: Sequence[Row], run: Run) -> dict[str, float]:
-        read, count = sum(row.bytes_read for row in rows), max(1, kept[0])
-        return {
-            "kept pictures": kept[0],
-            "MB read": read / 1e6,
-            "MB read a kept picture": read / 1e6 / count,
-            "files refused by their header": sum(row.bytes_spared > 0 for row in rows),
-            "seconds on them, a kept picture": sum(row.seconds for row in rows) / count,
-            "seconds, start to end": run.seconds,
-            "CPU seconds": run.peaks.cpu_seconds,
-            **{f"scores of {metric}": sum(metric in row.scores for row in rows) for metric in metrics},
-        }
-
-    left, right = figures(full, full_run), figures(short, short_run)
-    table = [(key, shown(left[key]), shown(right[key]), ratio(right[key], left[key])) for key in left]
-    return terminal.table(("", "everything", "cascade", "ratio"), table)
-
-
-def kept_hashes(rows: Sequence[Row]) -> list[str | None]:
-    """SHA-256 of the kept originals, in list order."""
-    return [row.sha256 for row in sorted(rows, key=lambda row: row.link.position) if row.reason is Reason.KEPT]
+def _cascade(flags: argparse.Namespace, _: Path) -> str:
+    return bench_cascade.table(flags.photos, flags.weights, tuple(terminal.names(flags.metrics)))
 
 
 # ---------------------------------------------------------------- memory as the list grows
@@ -388,16 +344,11 @@ def _pictures(photos: Path | None, limit: int | None, scratch: Path) -> tuple[li
     return [files[number * len(files) // count] for number in range(count)], pristine[:12]
 
 
-def _weights(
-    given: Path | None, pristine: Sequence[Path | np.ndarray], scratch: Path, metrics: Sequence[str] = METRICS
-) -> Weights:
-    """The official weights, or else models of NIQE and BRISQUE fitted here; the latter is said."""
-    bounds = {one.metric: one.bound for one in recipes.laion_hr().thresholds.metrics}
-    if unknown := [metric for metric in metrics if metric not in bounds]:
-        raise ValueError(f"the default recipe has no {', '.join(unknown)}: choose from {', '.join(bounds)}")
-    official = {metric: bounds[metric] for metric in metrics}
+def _weights(given: Path | None, pristine: Sequence[Path | np.ndarray], scratch: Path) -> Weights:
+    """The official weights, or else models fitted here; the latter is said."""
+    official = {one.metric: one.bound for one in recipes.laion_hr().thresholds.metrics if one.metric in METRICS}
     try:
-        return Weights(files=resolve(metrics, given), bounds=official, folder=given)
+        return Weights(files=resolve(METRICS, given), bounds=official, folder=given)
     except WeightMissing:
         if given is not None:
             raise
