@@ -252,7 +252,7 @@ def command(world: World, store: Path) -> list[str]:
 def undated(rows: list[Row]) -> list[str]:
     """What the contract promises of a ledger: all but when it was, how long it took and how often it was tried."""
     return [
-        repr(replace(row, seconds=0.0, ended=0.0, attempts=0, bytes_read=0)) for row in rows
+        repr(replace(row, seconds=0.0, ended=0.0, attempts=0, bytes_read=0, bytes_spared=0)) for row in rows
     ]  # as text, NaN equals NaN
 
 
