@@ -49,8 +49,8 @@ def refused(row: Row, refusal: Refusal) -> Row:
 
 def promised(row: Row, header: Header, thresholds: Thresholds) -> Row:
     """The row with what a picture's header says of it, and nothing of what an earlier try saw."""
-    said = {JPEG_QUALITY: header.jpeg_quality} if _votes(JPEG_QUALITY, thresholds) else {}
-    return replace(_unseen(row), width=header.width, height=header.height, format=header.format, scores=said)
+    told = _told(header.jpeg_quality, thresholds)
+    return replace(_unseen(row), width=header.width, height=header.height, format=header.format, scores=told)
 
 
 def measure(rows: Sequence[Row], bodies: Sequence[bytes], panel: Panel, scale: Scale) -> list[Row]:
@@ -117,16 +117,17 @@ def _scored(row: Row, scored: Scored, thresholds: Thresholds) -> Row:
 
 
 def _described(row: Row, picture: Picture, thresholds: Thresholds) -> Row:
-    said = {JPEG_QUALITY: picture.jpeg_quality} if _votes(JPEG_QUALITY, thresholds) else {}
     return replace(
         row,
         width=picture.width,
         height=picture.height,
         format=picture.format,
         phash=perceptual_hash(picture.pixels),
-        scores=row.scores | said,
+        scores=row.scores | _told(picture.jpeg_quality, thresholds),
     )
 
 
-def _votes(metric: str, thresholds: Thresholds) -> bool:
-    return any(threshold.metric == metric for threshold in thresholds.metrics)
+def _told(jpeg_quality: float, thresholds: Thresholds) -> dict[str, float]:
+    """The scores that a header gives, those that vote."""
+    votes = any(threshold.metric == JPEG_QUALITY for threshold in thresholds.metrics)
+    return {JPEG_QUALITY: jpeg_quality} if votes else {}

@@ -288,10 +288,18 @@ class Transport:
         """Reads until the look has seen enough. A body that ends before is for whoever decodes it."""
         for length in LOOKS:
             _read_on(response, body, min(length, self._settings.max_bytes))
-            seen = self._look(body.getvalue()) if body.tell() == length else Seen()
+            seen = _seen(self._look, body.getvalue()) if body.tell() == length else Seen()
             if seen is not None:
                 return seen
         return Seen()
+
+
+def _seen(look: Look, start: bytes) -> Seen | None:
+    """What the look says. What it raises is a fault in here, and must not be taken for the server's."""
+    try:
+        return look(start)
+    except Exception as error:
+        raise RuntimeError(f"looking at a picture's first {len(start)} bytes failed: {error!r}") from error
 
 
 def _ends(response: http.client.HTTPResponse, wire: _Wire) -> int:

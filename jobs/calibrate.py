@@ -207,12 +207,11 @@ def _print(found: Findings) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"{PROGRAM} calibrate",
-        description="Thresholds that a wished share of good pictures, or of a ledger, passes, and what else they let\n"
+    parser = terminal.parser(
+        f"{PROGRAM} calibrate",
+        "Thresholds that a wished share of good pictures, or of a ledger, passes, and what else they let\n"
         f"through. Writes {RECIPE} (for dynet-filter --recipe), {PAGE} and {SCORES}.",
-        epilog=f"example:\n  {PROGRAM} calibrate --good photos/ --bad rejects/ --degrade --out calibration",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        f"{PROGRAM} calibrate --good photos/ --bad rejects/ --degrade --out calibration",
     )
     parser.add_argument("--good", type=Path, help="folder of pictures that the filter should keep")
     parser.add_argument("--bad", type=Path, help="folder of pictures that it should refuse")

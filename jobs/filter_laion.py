@@ -188,12 +188,7 @@ def _named(funnel: Counter[Reason]) -> Counter[str]:
 
 def _parser(command: str, example: str) -> argparse.ArgumentParser:
     name = PROGRAM if command == "run" else f"{PROGRAM} {command}"
-    return argparse.ArgumentParser(
-        prog=name,
-        description=_DESCRIPTIONS[command],
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    return terminal.parser(name, _DESCRIPTIONS[command], example)
 
 
 _DESCRIPTIONS = {

@@ -106,11 +106,10 @@ def add_shard_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="Cuts lossless 512x512 patches from what dynet-filter kept and from plain folders of pictures.",
-        epilog="example:\n  dynet-shard --min-res 1024 --out million-ird million-ird --source div2k=DIV2K_train_HR",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = terminal.parser(
+        PROGRAM,
+        "Cuts lossless 512x512 patches from what dynet-filter kept and from plain folders of pictures.",
+        f"{PROGRAM} --min-res 1024 --out million-ird million-ird --source div2k=DIV2K_train_HR",
     )
     parser.add_argument("sources", nargs="*", metavar="SOURCE", help="a store of dynet-filter, or a folder of pictures")
     parser.add_argument("--source", action="append", default=[], metavar="NAME=FOLDER", help="a folder under a name")

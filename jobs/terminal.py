@@ -5,12 +5,15 @@ And what it is told, where more than one job is told it.
 
 from __future__ import annotations
 
+import argparse
+import os
 import signal
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Final
@@ -66,6 +69,16 @@ class Bar:
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
         self._bar.refresh()
+
+
+def parser(program: str, description: str, example: str) -> argparse.ArgumentParser:
+    """A command's parser; its help ends with an example, and keeps the line breaks of both."""
+    return argparse.ArgumentParser(
+        prog=program,
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -126,9 +139,28 @@ def kept_so_far(reasons: Counter[str]) -> str:
 _STOP = threading.Event()
 
 
-def _stop(_signal: int, _frame: FrameType | None) -> None:
-    _STOP.set()
-    raise KeyboardInterrupt
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt in here, and from then on to the end nothing is said on stderr.
+
+    Ray's own threads write there, past Python, what they think of the tasks that were let go.
+    """
+    _STOP.clear()
+    kept = os.dup(2)
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        _STOP.set()
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def guarded(program: str, work: Callable[[], None], again: str = "goes on from here") -> int:
@@ -136,10 +168,9 @@ def guarded(program: str, work: Callable[[], None], again: str = "goes on from h
 
     `again`: what the same command does after Ctrl-C.
     """
-    _STOP.clear()
-    before = signal.signal(signal.SIGINT, _stop)
     try:
-        work()
+        with _stoppable():
+            work()
     except KeyboardInterrupt:
         print(f"\n{program}: stopped. The same command {again}.", file=sys.stderr)
         return STOPPED
@@ -150,8 +181,6 @@ def guarded(program: str, work: Callable[[], None], again: str = "goes on from h
             raise
         print(f"{program}: {sentence}", file=sys.stderr)
         return CANNOT
-    finally:
-        signal.signal(signal.SIGINT, before)
     return 0
 
 

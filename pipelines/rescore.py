@@ -17,9 +17,9 @@ from curation.judge import is_unscored, judge
 from curation.measure import measure
 from curation.records import Row
 from curation.scorers import Panel
-from pipelines.cluster import connected, each, gpu_share, memory
+from pipelines.cluster import connected, each
 from pipelines.recipes import FilterRecipe
-from pipelines.scoring import ScorerSpec, publish, ready_panel
+from pipelines.scoring import ScorerSpec, needs, publish, ready_panel
 from shards.store import Store
 
 BATCH_PICTURES: Final = 16  # of which metrics that work in batches see as many at once
@@ -46,9 +46,7 @@ def rescore(job: Rescoring, watch: Callable[[int, int], None]) -> int:
     if not units:
         return 0
     with connected():
-        gpus = min(1.0, gpu_share()) if job.scoring.has_networks else 0.0
-        need = job.scoring.bytes_per_pixel * max(largest.values())
-        task = rescore_unit.options(memory=memory(need), num_gpus=gpus)
+        task = rescore_unit.options(**needs(job.scoring, max(largest.values())))
         return sum(each(task, [(unit, job) for unit in units], watch))
 
 

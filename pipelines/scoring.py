@@ -12,10 +12,11 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from curation.scorers import Panel, WeightFile, fused, nima
 from curation.scorers.catalog import OWN
+from pipelines.cluster import gpu_share, memory
 from shards.store import Store
 
 FOLDER: Final = "weights/"
@@ -52,6 +53,14 @@ class ScorerSpec:
     def digests(self) -> dict[str, str]:
         """Metric -> SHA-256 of its weight file (of their digests, where it has several; empty for none)."""
         return {metric: _digest(files) for metric, files in self.weights}
+
+
+def needs(spec: ScorerSpec, pixels: int) -> dict[str, Any]:
+    """What a Ray task that scores pictures of up to `pixels` asks its node for: its `options`."""
+    return {
+        "memory": memory(spec.bytes_per_pixel * pixels),
+        "num_gpus": min(1.0, gpu_share()) if spec.has_networks else 0.0,
+    }
 
 
 def publish(store: Store, spec: ScorerSpec) -> None:

@@ -24,9 +24,8 @@ from curation.glance import Glance, Look, unseen
 from curation.judge import judge
 from curation.measure import measure, promised, refused
 from curation.records import TRANSIENT, Fetched, Reason, Refusal, Row, Stage
-from pipelines.cluster import gpu_share, memory
 from pipelines.recipes import FilterRecipe
-from pipelines.scoring import ScorerSpec, ready_panel
+from pipelines.scoring import ScorerSpec, needs, ready_panel
 from shards.store import Store
 
 BATCH_PICTURES: Final = 4
@@ -168,9 +167,8 @@ def _spooled(body: bytes, path: Path) -> Path:
 def _submitted(batch: list[tuple[Row, Path]], setting: Setting) -> dict[Any, list[tuple[Row, Path]]]:
     if not batch:
         return {}
-    need = setting.scoring.bytes_per_pixel * max(_pixels(path, setting.recipe.max_pixels) for _, path in batch)
-    gpus = min(1.0, gpu_share()) if setting.scoring.has_networks else 0.0
-    task = score_batch.options(memory=memory(need), num_gpus=gpus)
+    largest = max(_pixels(path, setting.recipe.max_pixels) for _, path in batch)
+    task = score_batch.options(**needs(setting.scoring, largest))
     return {task.remote([row for row, _ in batch], [path.read_bytes() for _, path in batch], setting): batch}
 
 

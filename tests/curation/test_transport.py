@@ -159,6 +159,15 @@ def test_a_body_that_nothing_is_said_against_comes_whole(server: HttpServer) -> 
     assert (answer.bytes_spared, answer.bytes_read > 3_000_000) == (0, True)
 
 
+@pytest.mark.parametrize("fault", [ValueError, OSError, TimeoutError])
+def test_a_look_that_fails_is_not_the_servers_fault(server: HttpServer, fault: type[Exception]) -> None:
+    def look(start: bytes) -> Seen | None:
+        raise fault("in here")
+
+    with pytest.raises(RuntimeError, match=r"looking at a picture's first .* bytes failed: .*in here"):
+        get(server.add("/large.bin", bytes(3_000_000)), look=look)
+
+
 def test_bytes_count_for_a_body_that_never_ended_too(server: HttpServer) -> None:
     answer = get(server.url("/truncated/a"))
     assert reason_of(answer) is Reason.BODY_TRUNCATED

@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +25,7 @@ from pipelines import claims, recipes
 from pipelines.recipes import FilterRecipe
 from shards.store import LocalStore
 from tests.curation.scorers.conftest import pin
+from tests.jobs.conftest import Said
 from tests.pipelines.conftest import encoded, texture
 
 pytestmark = pytest.mark.slow
@@ -136,28 +138,15 @@ def test_the_page_stands_alone_and_names_each_group(done: Done) -> None:
     assert "notes.txt" in page and page.count("<polyline") == 4 * (1 + 1 + len(FOR_CALIBRATION))
 
 
-def test_a_second_run_overwrites_nothing(done: Done, folders: Folders, said: Callable[..., str]) -> None:
+def test_a_second_run_overwrites_nothing(done: Done, folders: Folders, said: Said) -> None:
     before = {path.name: path.read_bytes() for path in done.out.iterdir()}
     assert "is not empty: give a new --out" in said(*folders.flags(done.out))
     assert {path.name: path.read_bytes() for path in done.out.iterdir()} == before
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Calls the command in here; gives the one sentence it stops with. To start Ray is an error."""
-
-    def refuse() -> None:
-        raise AssertionError("work started")
-
-    monkeypatch.setattr(pipeline, "connected", refuse)
-
-    def stopped(*words: object) -> str:
-        status = filter_laion.main([str(word) for word in words])
-        captured = capsys.readouterr()
-        assert (status, captured.out, captured.err.count("\n")) == (2, "", 1)
-        return captured.err.removeprefix("dynet-filter: ").strip()
-
-    return stopped
+def said(refusal: Callable[[ModuleType, ModuleType], Said]) -> Said:
+    return refusal(filter_laion, pipeline)
 
 
 @pytest.mark.parametrize(
@@ -177,27 +166,25 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     ],
 )
 def test_a_wrong_flag_is_one_sentence(
-    more: Sequence[object], sentence: str, folders: Folders, said: Callable[..., str], tmp_path: Path
+    more: Sequence[object], sentence: str, folders: Folders, said: Said, tmp_path: Path
 ) -> None:
     assert sentence in said(*folders.flags(tmp_path / "out", *more))
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("words", [(), ("--good", "."), ("--bad", ".")], ids=["none", "good", "bad"])
-def test_half_of_what_it_takes_is_one_sentence(
-    words: Sequence[object], said: Callable[..., str], tmp_path: Path
-) -> None:
+def test_half_of_what_it_takes_is_one_sentence(words: Sequence[object], said: Said, tmp_path: Path) -> None:
     assert "give --good and --bad" in said("calibrate", *words, "--out", tmp_path / "out")
 
 
-def test_an_empty_folder_is_one_sentence(folders: Folders, said: Callable[..., str], tmp_path: Path) -> None:
+def test_an_empty_folder_is_one_sentence(folders: Folders, said: Said, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / ".hidden.jpg").write_bytes(encoded(texture(1)))
     sentence = said(*folders.flags(tmp_path / "out", "--bad", tmp_path / "empty"))
     assert sentence == f"{tmp_path / 'empty'} has no file: give --bad a folder with bad pictures"
 
 
-def test_a_picture_on_both_sides_is_named(folders: Folders, said: Callable[..., str], tmp_path: Path) -> None:
+def test_a_picture_on_both_sides_is_named(folders: Folders, said: Said, tmp_path: Path) -> None:
     shutil.copytree(folders.bad, tmp_path / "bad")
     shutil.copy(folders.good / "3.jpg", tmp_path / "bad" / "again.jpg")
     sentence = said(*folders.flags(tmp_path / "out", "--bad", tmp_path / "bad"))
@@ -230,7 +217,7 @@ def test_ctrl_c_promises_no_more_than_it_keeps(
 
 
 def test_weights_that_are_missing_or_altered_stop_it(
-    folders: Folders, said: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folders: Folders, said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -281,7 +268,7 @@ def test_a_yield_is_of_the_whole_ledger_and_what_was_left_out_is_said(
     assert not (tmp_path / "out" / "scores.parquet").exists()
 
 
-def test_what_a_ledger_cannot_give_is_one_sentence(store: LocalStore, said: Callable[..., str], tmp_path: Path) -> None:
+def test_what_a_ledger_cannot_give_is_one_sentence(store: LocalStore, said: Said, tmp_path: Path) -> None:
     flags = ("calibrate", "--ledger", store.root, "--out", tmp_path / "out")
     assert "--pass-rate is a share of good pictures" in said(*flags, "--pass-rate", 0.9)
     assert "--degrade makes bad pictures of good ones" in said(*flags, "--degrade")
@@ -295,7 +282,7 @@ def test_what_a_ledger_cannot_give_is_one_sentence(store: LocalStore, said: Call
 
 
 def test_a_store_without_a_ledger_or_with_an_older_one_is_one_sentence(
-    store: LocalStore, said: Callable[..., str], tmp_path: Path
+    store: LocalStore, said: Said, tmp_path: Path
 ) -> None:
     flags = ("--out", tmp_path / "out")
     assert "has no ledger: run dynet-filter with --out" in said("calibrate", "--ledger", tmp_path / "none", *flags)

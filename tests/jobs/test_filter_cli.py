@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import boto3
 import pyarrow as pa
@@ -32,6 +33,7 @@ from shards import manifest
 from shards.store import LocalStore, open_store
 from tests.conftest import S3Server
 from tests.http_server import HttpServer
+from tests.jobs.conftest import Said
 from tests.pipelines.conftest import SIDE, encoded, rows_of, texture
 
 pytestmark = pytest.mark.slow
@@ -89,24 +91,8 @@ def server() -> Iterator[HttpServer]:
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Calls the command in here; gives the one sentence it stops with. To start Ray is an error."""
-
-    def refuse() -> None:
-        raise AssertionError("work started")
-
-    monkeypatch.setattr(pipeline, "connected", refuse)
-
-    def stopped(*words: object) -> str:
-        status = filter_laion.main([str(word) for word in words])
-        captured = capsys.readouterr()
-        assert status == 2
-        assert captured.err.startswith("dynet-filter: ")
-        assert captured.err.count("\n") == 1
-        assert captured.out == ""
-        return captured.err.removeprefix("dynet-filter: ").strip()
-
-    return stopped
+def said(refusal: Callable[[ModuleType, ModuleType], Said]) -> Said:
+    return refusal(filter_laion, pipeline)
 
 
 @pytest.fixture
@@ -138,7 +124,7 @@ def _lists(folder: Path) -> None:
     ],
 )
 def test_a_list_that_is_none_stops_it_and_leaves_no_store(
-    name: str, sentence: str, said: Callable[..., str], tmp_path: Path, weights: Path
+    name: str, sentence: str, said: Said, tmp_path: Path, weights: Path
 ) -> None:
     _lists(tmp_path)
     out = tmp_path / "store"
@@ -146,7 +132,7 @@ def test_a_list_that_is_none_stops_it_and_leaves_no_store(
     assert not list(LocalStore(out).list(""))
 
 
-def test_without_a_list_a_new_store_is_not_begun(said: Callable[..., str], tmp_path: Path, weights: Path) -> None:
+def test_without_a_list_a_new_store_is_not_begun(said: Said, tmp_path: Path, weights: Path) -> None:
     assert "give --urls" in said("--out", tmp_path / "store", "--weights", weights, *BOUNDS)
     assert not list(LocalStore(tmp_path / "store").list(""))
 
@@ -178,7 +164,7 @@ def test_without_a_list_a_new_store_is_not_begun(said: Callable[..., str], tmp_p
     ],
 )
 def test_a_wrong_flag_stops_it_before_there_is_a_store(
-    words: Sequence[str], sentence: str, said: Callable[..., str], tmp_path: Path, good_list: Path, weights: Path
+    words: Sequence[str], sentence: str, said: Said, tmp_path: Path, good_list: Path, weights: Path
 ) -> None:
     out = tmp_path / "store"
     assert sentence in said("--urls", good_list, "--out", out, "--weights", weights, "--metrics", "niqe", *words)
@@ -196,7 +182,7 @@ def test_a_wrong_flag_stops_it_before_there_is_a_store(
     ],
 )
 def test_a_recipe_that_is_none_is_one_sentence(
-    text: str, sentence: str, said: Callable[..., str], tmp_path: Path, good_list: Path, weights: Path
+    text: str, sentence: str, said: Said, tmp_path: Path, good_list: Path, weights: Path
 ) -> None:
     (tmp_path / "recipe.json").write_text(text)
     flags = ("--urls", good_list, "--out", tmp_path / "store", "--weights", weights)
@@ -212,21 +198,21 @@ def test_a_recipe_that_is_none_is_one_sentence(
     ],
 )
 def test_a_store_that_cannot_be_written_is_one_sentence(
-    out: str, sentence: str, said: Callable[..., str], tmp_path: Path, good_list: Path, weights: Path
+    out: str, sentence: str, said: Said, tmp_path: Path, good_list: Path, weights: Path
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     assert sentence in said("--urls", good_list, "--out", tmp_path / out, "--weights", weights, *BOUNDS)
 
 
 def test_a_bucket_that_is_not_there_is_one_sentence(
-    said: Callable[..., str], s3_server: S3Server, good_list: Path, weights: Path
+    said: Said, s3_server: S3Server, good_list: Path, weights: Path
 ) -> None:
     there = ("--endpoint-url", s3_server.endpoint_url, "--weights", weights, *BOUNDS)
     assert "s3://no-such-bucket" in said("--urls", good_list, "--out", "s3://no-such-bucket/x", *there)
     assert "no such list" in said("--urls", f"{s3_server.bucket('lists')}/x.parquet", "--out", good_list.parent, *there)
 
 
-def test_altered_weights_stop_it(said: Callable[..., str], tmp_path: Path, good_list: Path, weights: Path) -> None:
+def test_altered_weights_stop_it(said: Said, tmp_path: Path, good_list: Path, weights: Path) -> None:
     shutil.copytree(weights, tmp_path / "weights")
     with (tmp_path / "weights" / "niqe_modelparameters.mat").open("ab") as file:
         file.write(b"x")
@@ -267,7 +253,7 @@ def test_a_flag_that_is_none_is_named(capsys: pytest.CaptureFixture[str], tmp_pa
 
 
 @pytest.mark.parametrize(("good", "sentence"), [("gone", "gone"), ("empty", "picture"), ("one", "picture")])
-def test_fit_wants_pictures(good: str, sentence: str, said: Callable[..., str], tmp_path: Path) -> None:
+def test_fit_wants_pictures(good: str, sentence: str, said: Said, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "a.png").write_bytes(b"no picture")
@@ -275,7 +261,7 @@ def test_fit_wants_pictures(good: str, sentence: str, said: Callable[..., str], 
     assert not (tmp_path / "weights").exists()
 
 
-def test_fit_overwrites_no_weights(said: Callable[..., str], tmp_path: Path, weights: Path) -> None:
+def test_fit_overwrites_no_weights(said: Said, tmp_path: Path, weights: Path) -> None:
     assert str(weights) in said("fit", "--good", tmp_path, "--out", weights)
 
 
@@ -343,7 +329,7 @@ def test_stricter_thresholds_and_back(filtered: Filtered, tmp_path: Path) -> Non
     assert contents(store) == before
 
 
-def test_judge_needs_a_store_and_its_metrics(filtered: Filtered, said: Callable[..., str], tmp_path: Path) -> None:
+def test_judge_needs_a_store_and_its_metrics(filtered: Filtered, said: Said, tmp_path: Path) -> None:
     before = contents(filtered.store)
     assert "no recipe.json" in said("judge", "--out", tmp_path, "--threshold", "niqe=3")
     assert "has no scores of nima" in said("judge", "--out", filtered.store.root, "--threshold", "nima=5")
@@ -360,7 +346,7 @@ def test_a_metric_that_comes_to_vote_later_is_scored_from_the_kept_originals(
     assert "no scores of jpeg_quality: it has niqe, brisque; add --score" in refused.err
     ended = call(*judge, "--score")
     assert (ended.status, ended.err) == (0, "")
-    assert "5 kept originals were scored" in ended.out or "6 kept originals were scored" in ended.out
+    assert "6 kept originals were scored" in ended.out
     assert {row.scores["jpeg_quality"] for row in rows_of(store) if row.reason is Reason.KEPT} == {92.0}
     assert claims.recipe(store).metrics == ("niqe", "brisque", "jpeg_quality")
     stricter = call(*judge[:-1], "jpeg_quality=93")
@@ -378,7 +364,7 @@ def test_scores_that_other_weights_gave_do_not_mix(filtered: Filtered, tmp_path:
 
 
 def test_another_recipe_or_list_needs_another_store(
-    filtered: Filtered, said: Callable[..., str], good_list: Path, weights: Path
+    filtered: Filtered, said: Said, good_list: Path, weights: Path
 ) -> None:
     before = contents(filtered.store)
     _, *flags = filtered.command
@@ -469,9 +455,7 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(server: HttpServer, wei
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to the job and to all it started
     _, err = running.communicate(timeout=60)
     assert running.returncode == 130, err
-    lines = err.decode().strip().splitlines()
-    assert lines[-1] == "dynet-filter: stopped. The same command goes on from here."
-    assert all("task_manager.cc" in line for line in lines[:-1] if line)  # Ray's own word on tasks that were let go
+    assert err.decode().strip() == "dynet-filter: stopped. The same command goes on from here."
     committed = {unit: row.link.url for unit, row in zip(store.list("ledger/"), rows_of(store), strict=True)}
     assert 0 < len(committed) < 9
     asked = Counter(server.requests)

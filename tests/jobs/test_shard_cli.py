@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -21,6 +22,7 @@ from jobs import shard as command
 from pipelines import shard as pipeline
 from shards import manifest
 from shards.store import LocalStore
+from tests.jobs.conftest import Said
 from tests.jobs.test_filter_cli import BIN, Outcome, call, contents
 from tests.pipelines.conftest import encoded, texture
 
@@ -145,24 +147,8 @@ def test_again_is_quick_and_the_same_and_a_new_picture_counts(sharded: Sharded, 
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Calls the command in this process; gives the one sentence it stops with. To start Ray is an error."""
-
-    def refuse() -> None:
-        raise AssertionError("work started")
-
-    monkeypatch.setattr(pipeline, "connected", refuse)
-
-    def stopped(*words: object) -> str:
-        status = command.main([str(word) for word in words])
-        captured = capsys.readouterr()
-        assert status == 2
-        assert captured.err.startswith("dynet-shard: ")
-        assert captured.err.count("\n") == 1
-        assert captured.out == ""
-        return captured.err.removeprefix("dynet-shard: ").strip()
-
-    return stopped
+def said(refusal: Callable[[ModuleType, ModuleType], Said]) -> Said:
+    return refusal(command, pipeline)
 
 
 @pytest.fixture
@@ -196,7 +182,7 @@ def pictures(tmp_path: Path) -> Path:
 def test_a_wrong_call_stops_before_work_starts(
     words: tuple[str, ...],
     sentence: str,
-    said: Callable[..., str],
+    said: Said,
     pictures: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
