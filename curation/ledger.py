@@ -43,17 +43,19 @@ def encode(rows: Sequence[Row], metrics: tuple[str, ...], about: Mapping[str, An
     One column for each of `metrics`, and for every other of which a row has a score: none is ever lost.
     """
     others = {metric for row in rows for metric in row.scores} - set(metrics)
-    metrics = (*metrics, *sorted(others))
-    schema = ledger_schema(metrics).with_metadata(
-        {_VERSION: str(SCHEMA_VERSION).encode(), _ABOUT: json.dumps(about, sort_keys=True).encode()}
-    )
+    version = {_VERSION: str(SCHEMA_VERSION).encode(), _ABOUT: json.dumps(about, sort_keys=True).encode()}
+    sink = io.BytesIO()
+    pq.write_table(table(rows, (*metrics, *sorted(others))).replace_schema_metadata(version), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def table(rows: Sequence[Row], metrics: tuple[str, ...]) -> pa.Table:
+    """The rows with the columns of `ledger_schema`, scores of `metrics` alone."""
     columns: dict[str, list[Any]] = {name: [getattr(row.link, name) for row in rows] for name in _LINK_COLUMNS}
     columns |= {name: [_plain(getattr(row, name)) for row in rows] for name in _ROW_COLUMNS}
     for metric in metrics:
         columns[METRIC_PREFIX + metric] = [row.scores.get(metric) for row in rows]
-    sink = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=schema), sink, compression="zstd")
-    return sink.getvalue()
+    return pa.table(columns, schema=ledger_schema(metrics))
 
 
 def decode(data: bytes, name: str) -> list[Row]:
@@ -62,11 +64,11 @@ def decode(data: bytes, name: str) -> list[Row]:
     Raises ValueError where it is no ledger part, or one of another schema version.
     """
     try:
-        table = pq.read_table(io.BytesIO(data))
+        found = pq.read_table(io.BytesIO(data))
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{name} is no ledger part ({error}): remove it and run the filter again") from error
-    missing = {field.name for field in ledger_schema(())} - set(table.column_names)
-    version = (table.schema.metadata or {}).get(_VERSION, b"none").decode("ascii", "replace")
+    missing = {field.name for field in ledger_schema(())} - set(found.column_names)
+    version = (found.schema.metadata or {}).get(_VERSION, b"none").decode("ascii", "replace")
     if version == str(SCHEMA_VERSION) and missing:
         raise ValueError(f"{name} has no column {', '.join(sorted(missing))}: remove it and run the filter again")
     if version != str(SCHEMA_VERSION):
@@ -74,8 +76,8 @@ def decode(data: bytes, name: str) -> list[Row]:
             f"{name} has ledger schema {version}, this program reads {SCHEMA_VERSION}: "
             "use the release that wrote it, or filter into a new --out"
         )
-    metrics = [c.removeprefix(METRIC_PREFIX) for c in table.column_names if c.startswith(METRIC_PREFIX)]
-    return [_row(entry, metrics) for entry in table.to_pylist()]
+    metrics = [c.removeprefix(METRIC_PREFIX) for c in found.column_names if c.startswith(METRIC_PREFIX)]
+    return [_row(entry, metrics) for entry in found.to_pylist()]
 
 
 def read(store: Store, unit: str) -> list[Row]:

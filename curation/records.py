@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 KEY_DIGITS: Final = 16
 
 
@@ -132,6 +132,7 @@ class Link:
     language: str | None = None
     punsafe: float | None = None
     pwatermark: float | None = None
+    license: str | None = None  # as the list has it: a name or a URL
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -223,6 +224,7 @@ _FIXED_FIELDS: Final = (
     pa.field("language", pa.string()),
     pa.field("punsafe", pa.float32()),
     pa.field("pwatermark", pa.float32()),
+    pa.field("license", pa.string()),
     pa.field("width", pa.int32()),
     pa.field("height", pa.int32()),
     pa.field("bytes", pa.int64()),

@@ -119,7 +119,8 @@ class Place:
 def duplicates_across(sources: Sequence[Source], max_distance: int) -> dict[Place, Row]:
     """The kept rows that an earlier kept one makes redundant, each as its row now ends.
 
-    The order is that of the sources, their units and their rows: of two equal pictures the earlier source's stays.
+    The order is that of the sources, their units and their rows: of two equal pictures the earlier source's stays, and
+    of one URL that gave two pictures the first: a patch is named by its URL.
     """
     kept = [
         (Place(source=number, unit=unit, key=row.link.key), row)
@@ -130,8 +131,14 @@ def duplicates_across(sources: Sequence[Source], max_distance: int) -> dict[Plac
     ]
     rows = [row for _, row in kept]
     found = find_duplicates([row.sha256 or "" for row in rows], [row.phash or "" for row in rows], max_distance)
-    return {
-        place: replace(row, reason=match.reason, stage=Stage.DUPLICATES, detail=f"of {rows[match.of].link.url}")
-        for (place, row), match in zip(kept, found, strict=True)
-        if match is not None
-    }
+    keys: set[str] = set()
+    ended: dict[Place, Row] = {}
+    for (place, row), match in zip(kept, found, strict=True):
+        if match is not None:
+            detail = f"of {rows[match.of].link.url}"
+            ended[place] = replace(row, reason=match.reason, stage=Stage.DUPLICATES, detail=detail)
+        elif place.key in keys:
+            detail = "an earlier source has it, with other bytes"
+            ended[place] = replace(row, reason=Reason.URL_REPEATED, stage=Stage.DUPLICATES, detail=detail)
+        keys.add(place.key)
+    return ended

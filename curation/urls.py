@@ -35,8 +35,9 @@ COLUMNS: Final = {
     "language": "language",
     "punsafe": "punsafe",
     "pwatermark": "pwatermark",
+    "license": "license",
 }
-_TEXTS: Final = ("caption", "language")
+_TEXTS: Final = ("caption", "language", "license")
 _INTEGERS: Final = {"declared_width": 31, "declared_height": 31, "hash": 63}  # bits without the sign
 _FLOATS: Final = ("similarity", "punsafe", "pwatermark")
 

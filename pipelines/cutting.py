@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
+from curation import metadata
 from curation.decode import decode
 from curation.records import Reason, Refusal, Row
 from curation.sources import Source
@@ -29,10 +30,10 @@ from shards.format import Description, sample_name, to_json
 from shards.store import Store
 
 FOLDER: Final = "patches/"
-VERSION: Final = 1  # of what cutting does: part of the fingerprint
+VERSION: Final = 2  # of what cutting does: part of the fingerprint
 _ABOUT: Final = b"million_ird.cut"
 _SCHEMA: Final = pa.schema(
-    [("sample", pa.string()), ("source", pa.string()), ("suffix", pa.string())]
+    [(name, pa.string()) for name in ("sample", "source", "suffix", "digest")]
     + [(name, pa.int64()) for name in ("data_offset", "data_size", "json_offset", "json_size")]
 )
 
@@ -54,6 +55,7 @@ class Piece:
     sample: str
     source: str
     suffix: str
+    digest: str  # of the data: `tar.digest`
     data_offset: int
     data_size: int
     json_offset: int
@@ -141,7 +143,9 @@ def _cut(
         stored=tuple(tar.stored_size(piece.data_size, piece.json_size) for piece in pieces),
         suffixes=tuple(piece.suffix for piece in pieces),
     )
+    per_picture = Counter(piece.sample.partition("_")[0] for piece in pieces)
     store.write(_tar_name(unit.name), target)
+    store.write(_metadata_name(unit.name), _parquet(metadata.table(rows, unit.name, per_picture)))
     store.write(_index_name(unit.name), _encoded(made, pieces))
     return made
 
@@ -178,6 +182,7 @@ def _pieces(placed: Sequence[tar.Placed], sources: dict[str, str]) -> list[Piece
             sample=data.name.partition(".")[0],
             source=sources[data.name.partition("_")[0]],
             suffix=data.name.partition(".")[2],
+            digest=data.digest,
             data_offset=data.offset,
             data_size=data.size,
             json_offset=text.offset,
@@ -197,8 +202,12 @@ def _encoded(made: Cuttings, pieces: Sequence[Piece]) -> bytes:
     }
     schema = _SCHEMA.with_metadata({_ABOUT: json.dumps(about, sort_keys=True).encode()})
     columns = {name: [getattr(piece, name) for piece in pieces] for name in _SCHEMA.names}
+    return _parquet(pa.table(columns, schema=schema))
+
+
+def _parquet(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=schema), sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
 
 
@@ -223,6 +232,11 @@ def read_members(store: Store, name: str, which: Sequence[int]) -> Iterator[tupl
         yield piece, window[data_at : data_at + piece.data_size], window[json_at : json_at + piece.json_size]
 
 
+def read_metadata(store: Store, name: str) -> pa.Table:
+    """What the unit says of its pictures: a row each, as `curation.metadata` has them."""
+    return pq.read_table(io.BytesIO(store.read(_metadata_name(name))))
+
+
 def clear(store: Store) -> None:
     """Removes all cuttings: once the shards are made of them they only take room."""
     for name in list(store.list(FOLDER)):
@@ -231,6 +245,10 @@ def clear(store: Store) -> None:
 
 def _tar_name(name: str) -> str:
     return f"{FOLDER}{name}.tar"
+
+
+def _metadata_name(name: str) -> str:
+    return f"{FOLDER}{name}.metadata.parquet"
 
 
 def _index_name(name: str) -> str:

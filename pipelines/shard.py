@@ -6,20 +6,20 @@
     cut         per unit, in tasks: lossless 512x512 patches         patches/<unit>.tar, .parquet (its commit)
     pack        patch sizes to shards, a pure function
     shards      per shard, in tasks: members brought together        shards/train-000042.tar
-    manifest    index, then manifest, last                           shards/manifest.json
+    manifest    index, metadata, then manifest, last                 shards/manifest.json
 
-The old manifest goes before the first shard is touched: a reader sees the old set, no set, or the new one.
+Where the pictures of the set that is there come first and unchanged, the new ones are added: shards behind its shards,
+a new version of the manifest, and a reader sees the old set or the new one. Otherwise the set is made anew: the old
+manifest goes before the first shard is touched, and a reader sees the old set, no set, or the new one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -37,15 +37,14 @@ from curation.sources import (
     duplicates_across,
     survey_name,
 )
-from pipelines import cutting
+from pipelines import cutting, packing
 from pipelines.cluster import connected, each
 from pipelines.cutting import Cuttings, CutUnit, cut_unit, fingerprint_unit
 from pipelines.recipes import ShardRecipe
-from shards import codec, manifest, tar
-from shards.manifest import Entry, Manifest, Shard
+from shards import manifest
+from shards.manifest import Manifest
 from shards.store import Store
 
-FOLDER = "shards/"
 Watch = Callable[[int, int], None]
 
 
@@ -75,17 +74,14 @@ def shard(job: ShardJob, watch: Watch) -> Manifest:
     with connected():
         sources = _sources(job, files)
         units = _cut_units(sources, _skipped(job, sources))
-        recipe = {**asdict(job.recipe), "inputs": _inputs(units, job)}
+        prints = _prints(units, job)
         known = _known(job.store)
-        if known is not None and known.recipe == recipe and _is_whole(job.store, known):
-            cutting.clear(job.store)  # of a run that was killed between its manifest and this
-            return known
-        calls = [(unit, job.store, job.recipe, job.max_pixels) for unit in units]
-        cuttings: list[Cuttings] = list(each(cut_unit, calls, watch))
-        if not any(one.stored for one in cuttings):
-            raise ValueError(f"no patch came of {', '.join(one.name for one in sources)}: nothing kept is large enough")
-        made = _published(job, cuttings, recipe)
-    cutting.clear(job.store)
+        base = known if known is not None and _begins_with(known, job, prints) else None
+        if base is not None and base.recipe[_UNITS] == len(units):
+            made = base
+        else:
+            made = _made(job, units[base.recipe[_UNITS] if base else 0 :], prints, base, watch)
+    cutting.clear(job.store)  # of a run that was killed between its manifest and this, too
     return made
 
 
@@ -166,100 +162,49 @@ def _cut_units(sources: Sequence[Source], skipped: dict[Place, Row]) -> list[Cut
     ]
 
 
-def _inputs(units: Sequence[CutUnit], job: ShardJob) -> str:
-    """What the shards are made of, in one hash."""
+def _prints(units: Sequence[CutUnit], job: ShardJob) -> list[tuple[str, str]]:
+    """Each unit's name, and what it would be cut from and how, in a hash."""
     prints = each(fingerprint_unit, [(unit, job.recipe) for unit in units], lambda total, done: None)
-    named = [[unit.name, fingerprint] for unit, fingerprint in zip(units, prints, strict=True)]
-    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+    return [(unit.name, fingerprint) for unit, fingerprint in zip(units, prints, strict=True)]
 
 
-def _counts(cuttings: Sequence[Cuttings]) -> dict[str, manifest.Source]:
-    """Source -> what it gave, by name: the manifest has them in that order too."""
-    names = sorted({name for one in cuttings for name in one.pictures})
-    return {
-        name: manifest.Source(
-            pictures=sum(one.pictures.get(name, 0) for one in cuttings),
-            with_patches=sum(one.with_patches.get(name, 0) for one in cuttings),
-            samples=sum(one.patches.get(name, 0) for one in cuttings),
-            flat=sum(one.flat.get(name, 0) for one in cuttings),
-        )
-        for name in names
-    }
+#: How many units the set was made of, and their names and fingerprints in one hash: in the manifest's recipe.
+_UNITS, _INPUTS = "units", "inputs"
 
 
-def _published(job: ShardJob, cuttings: Sequence[Cuttings], recipe: dict[str, Any]) -> Manifest:
-    """Shards, then index, then manifest; no reader takes what lies there in between for a data set."""
-    job.store.delete(manifest.MANIFEST)
-    spans = list(_spans(cuttings, job.recipe.max_shard_bytes))
-    names = [f"{job.recipe.split}-{number:06d}.tar" for number in range(len(spans))]
-    tasks = [(job.store, name, number, span) for number, (name, span) in enumerate(zip(names, spans, strict=True))]
-    written: list[tuple[Shard, list[Entry]]] = list(each(write_shard, tasks, lambda total, done: None))
-    for name in set(job.store.list(FOLDER)) - {FOLDER + name for name in names}:
-        job.store.delete(name)
-    made = Manifest(recipe=recipe, shards=tuple(one for one, _ in written), sources=_counts(cuttings))
-    return manifest.write(job.store, made, (entry for _, entries in written for entry in entries))
+def _recipe(job: ShardJob, prints: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    inputs = hashlib.sha256(json.dumps(prints).encode()).hexdigest()
+    return {**asdict(job.recipe), _UNITS: len(prints), _INPUTS: inputs}
 
 
 def _known(store: Store) -> Manifest | None:
-    return manifest.read_manifest(store) if store.exists(manifest.MANIFEST) else None
+    if not store.exists(manifest.MANIFEST):
+        return None
+    try:
+        return manifest.read_manifest(store)
+    except manifest.OutdatedManifest:
+        return None
+
+
+def _begins_with(known: Manifest, job: ShardJob, prints: Sequence[tuple[str, str]]) -> bool:
+    """Whether the set is whole and was made of the first of these units, in the same way."""
+    count = known.recipe.get(_UNITS, 0)
+    return known.recipe == _recipe(job, prints[:count]) and _is_whole(job.store, known)
 
 
 def _is_whole(store: Store, known: Manifest) -> bool:
-    """Every shard is there in its full length; `dynet-shard fsck` reads them."""
-    names = [(FOLDER + one.name, one.bytes) for one in known.shards]
-    return all(store.exists(name) and store.size(name) == size for name, size in names)
+    """Every file is there in its full length; `dynet-shard fsck` reads them."""
+    files = [(manifest.FOLDER + one.name, one.bytes) for one in known.files]
+    return all(store.exists(name) and store.size(name) == size for name, size in files)
 
 
-Span = list[tuple[str, list[int]]]  # patches (numbers, ascending) of consecutive units
-
-
-def _spans(cuttings: Sequence[Cuttings], max_bytes: int) -> Iterator[Span]:
-    """Which patches go into which shard: in the order of units, as many as fit, JPEG and PNG apart.
-
-    Apart, because `ray.data.read_webdataset` can't read a tar whose samples have different members.
-    """
-    for suffix in codec.SUFFIX.values():
-        owned = [
-            (one.name, number, size)
-            for one in cuttings
-            for number, (size, of) in enumerate(zip(one.stored, one.suffixes, strict=True))
-            if of == suffix
-        ]
-        for packed in tar.pack([size for _, _, size in owned], max_bytes):
-            span: dict[str, list[int]] = {}
-            for name, number, _ in owned[packed.start : packed.stop]:
-                span.setdefault(name, []).append(number)
-            yield list(span.items())
-
-
-@ray.remote(num_cpus=1, max_retries=20)
-def write_shard(store: Store, name: str, number: int, span: Span) -> tuple[Shard, list[Entry]]:
-    """Brings a shard's members together, sorted by name, and writes it."""
-    pieces = [triple for unit, which in span for triple in cutting.read_members(store, unit, which)]
-    pieces.sort(key=lambda triple: triple[0].sample)
-    with tempfile.TemporaryDirectory(prefix="million-ird-") as scratch:
-        target = Path(scratch) / name
-        placed = {one.name: one for one in tar.write(target, _members(pieces))}
-        written = store.write(FOLDER + name, target)
-    entries = [_entry(piece, number, placed) for piece, _, _ in pieces]
-    return Shard(name=name, bytes=written.size, sha256=written.sha256, samples=len(pieces)), entries
-
-
-def _members(pieces: Sequence[tuple[cutting.Piece, bytes, bytes]]) -> Iterator[tuple[str, bytes]]:
-    for piece, data, text in pieces:
-        yield from sorted(((f"{piece.sample}.{piece.suffix}", data), (f"{piece.sample}.json", text)))
-
-
-def _entry(piece: cutting.Piece, shard_number: int, placed: dict[str, tar.Placed]) -> Entry:
-    data, text = placed[f"{piece.sample}.{piece.suffix}"], placed[f"{piece.sample}.json"]
-    return Entry(
-        sample=piece.sample,
-        key=piece.sample.partition("_")[0],
-        source=piece.source,
-        shard=shard_number,
-        suffix=piece.suffix,
-        data_offset=data.offset,
-        data_size=data.size,
-        json_offset=text.offset,
-        json_size=text.size,
-    )
+def _made(
+    job: ShardJob, units: Sequence[CutUnit], prints: Sequence[tuple[str, str]], base: Manifest | None, watch: Watch
+) -> Manifest:
+    """Cuts `units` and commits them: behind `base`, or as a set of their own."""
+    calls = [(unit, job.store, job.recipe, job.max_pixels) for unit in units]
+    cuttings: list[Cuttings] = list(each(cut_unit, calls, watch))
+    if base is None and not any(one.stored for one in cuttings):
+        names = ", ".join(sorted({unit.source.name for unit in units}))
+        raise ValueError(f"no patch came of {names}: nothing kept is large enough")
+    return packing.add(job.store, cuttings, _recipe(job, prints), job.recipe, base)

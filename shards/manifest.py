@@ -1,61 +1,85 @@
-"""`shards/manifest.json` and `shards/index.parquet`: what a run made, written last.
+"""`shards/manifest.json`: what a data set is at this moment, and what it was at each version before.
 
-The manifest is small (one entry a shard) and read whole; the index has a row a sample and is written and read in
-row groups, so that the 8 M samples of the paper never lie in memory at once. The manifest names the index by
-SHA-256: a reader that finds it has the whole run, one that doesn't has none.
+The manifest is small (one entry a shard) and names the files beside the shards by SHA-256: the index (a row a
+sample), the metadata (a row a picture), the tombstones (a row a removed sample). It is written last: a reader that
+finds it has a whole set, one that doesn't has none.
+
+A set grows by versions. Shards are added at the end, tombstones likewise, and nothing that is there moves: version 3
+is the first so many shards and tombstones of version 7. That is what lets a training run that began on version 3 be
+repeated exactly after the set has grown. No name is used twice for different bytes: files of later versions have
+`-v<version>` in their names, so that a reader with an older manifest never meets a mixture.
+
+A sample's place in its shard is its slot. It keeps it when others are removed; slots count for the order, so removing
+samples does not change the order of those that stay.
 """
 
 from __future__ import annotations
 
-import io
+import hashlib
 import itertools
 import json
-import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from shards.store import Store, Written
+from shards.store import Store
 
 FORMAT: Final = "million-ird-shards"
-SCHEMA_VERSION: Final = 1
-MANIFEST: Final = "shards/manifest.json"
-INDEX: Final = "shards/index.parquet"
+SCHEMA_VERSION: Final = 2
+FOLDER: Final = "shards/"
+MANIFEST: Final = f"{FOLDER}manifest.json"
 
-_ROW_GROUP: Final = 1 << 15  # samples
-
-INDEX_SCHEMA: Final = pa.schema(
-    [
-        pa.field("sample", pa.string(), nullable=False),
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("shard", pa.int32(), nullable=False),
-        pa.field("suffix", pa.string(), nullable=False),
-        pa.field("data_offset", pa.int64(), nullable=False),
-        pa.field("data_size", pa.int64(), nullable=False),
-        pa.field("json_offset", pa.int64(), nullable=False),
-        pa.field("json_size", pa.int64(), nullable=False),
-    ],
-    metadata={"format": FORMAT, "schema_version": str(SCHEMA_VERSION)},
-)
+_FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class ManifestError(ValueError):
     """There is no manifest, or none that this version reads; the message names the remedy."""
 
 
+class OutdatedManifest(ManifestError):
+    """The manifest is of an earlier release's schema: the set is made anew by the command that made it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shard:
-    """A tar: its name under `shards/`, bytes, SHA-256 in hex digits, samples in it."""
+    """A tar: its name under `shards/`, bytes, SHA-256 in hex digits.
+
+    `samples` are in the tar; `slots` counts those that were ever in it.
+    """
 
     name: str
     bytes: int
     sha256: str
     samples: int
+    slots: int
+
+    def __post_init__(self) -> None:
+        if not (_FILE.fullmatch(self.name) and _SHA256.fullmatch(self.sha256) and 0 <= self.samples <= self.slots):
+            raise ValueError(f"{self!r:.300} is no shard")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """A file beside the shards: its name under `shards/`, bytes, SHA-256 in hex digits."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if not (_FILE.fullmatch(self.name) and _SHA256.fullmatch(self.sha256)):
+            raise ValueError(f"{self!r:.300} is no part of a set")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Version:
+    """What the set had at one version: the first so many of today's shards and tombstones."""
+
+    number: int
+    shards: int
+    tombstones: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,74 +87,91 @@ class Source:
     """What one source gave: a line of the paper's Table S1, and what became of it."""
 
     pictures: int  # that were to be cut
-    with_patches: int  # those of which at least one patch is here
-    samples: int  # patches here
+    with_patches: int  # those of which at least one patch was cut
+    samples: int  # patches cut
     flat: int  # patches dropped as flat
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """A row of the index: where the sample's two members lie, in bytes from the start of shard number `shard`."""
-
-    sample: str
-    key: str
-    source: str
-    shard: int  # its place in Manifest.shards
-    suffix: str  # of the data: "jpg" or "png"
-    data_offset: int
-    data_size: int
-    json_offset: int
-    json_size: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """What a run made. `recipe` is the run's settings, as JSON has them."""
+    """What there is. `recipe` is the settings of the run that made it, as JSON has them."""
 
+    set: str  # which set this is, in all its versions: `set_id`
     recipe: dict[str, Any]
     shards: tuple[Shard, ...]
+    index: Part
+    metadata: Part
+    versions: tuple[Version, ...]  # ascending; the last is this one
+    tombstones: Part | None = None  # None where no sample was ever removed
     sources: dict[str, Source] = field(default_factory=dict)
-    index: Written | None = None  # set by `write`
+
+    @property
+    def version(self) -> int:
+        return self.versions[-1].number
 
     @property
     def samples(self) -> int:
-        return sum(shard.samples for shard in self.shards)
+        """Those that are not removed."""
+        return sum(shard.slots for shard in self.shards) - self.versions[-1].tombstones
 
     @property
     def bytes(self) -> int:
         return sum(shard.bytes for shard in self.shards)
 
+    @property
+    def files(self) -> tuple[Shard | Part, ...]:
+        """All that the set consists of, but for the manifest."""
+        return (*self.shards, self.index, self.metadata, *((self.tombstones,) if self.tombstones else ()))
 
-def write(store: Store, manifest: Manifest, index: Iterable[Entry]) -> Manifest:
-    """Writes the index, then the manifest, and returns the manifest as written.
 
-    Raises ValueError where the index has not the samples that the manifest counts; nothing is written then.
+def set_id(shards: Sequence[Shard]) -> str:
+    """The name of a set by its first version's shards: 16 hex digits."""
+    return hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()[:16]
+
+
+def part_name(stem: str, versions: tuple[Version, ...]) -> str:
+    """`index.parquet` in a set's first version, `index-v3.parquet` in a later one."""
+    return f"{stem}.parquet" if len(versions) == 1 else f"{stem}-v{versions[-1].number}.parquet"
+
+
+def at_version(manifest: Manifest, number: int) -> Manifest:
+    """The set as it was at version `number`: its shards as they are called today.
+
+    Raises ManifestError where the set has no such version (any more).
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "index.parquet"
-        rows = _write_index(path, index)
-        if rows != manifest.samples:
-            raise ValueError(f"the index has {rows} samples, the manifest's shards {manifest.samples}")
-        written = store.write(INDEX, path)
-    complete = Manifest(recipe=manifest.recipe, shards=manifest.shards, sources=manifest.sources, index=written)
-    store.write(MANIFEST, _to_json(complete))
-    return complete
+    known = {version.number: place for place, version in enumerate(manifest.versions)}
+    if number not in known:
+        raise ManifestError(
+            f"the set has no version {number}, only {min(known)} to {max(known)}: it was made anew since, or this is "
+            "another set"
+        )
+    then = manifest.versions[known[number]]
+    return replace(manifest, shards=manifest.shards[: then.shards], versions=manifest.versions[: known[number] + 1])
 
 
-def _write_index(path: Path, index: Iterable[Entry]) -> int:
-    rows, entries = 0, iter(index)
-    with pq.ParquetWriter(path, INDEX_SCHEMA, compression="zstd") as writer:
-        while group := list(itertools.islice(entries, _ROW_GROUP)):
-            columns = {name: [getattr(entry, name) for entry in group] for name in INDEX_SCHEMA.names}
-            writer.write_table(pa.table(columns, schema=INDEX_SCHEMA))
-            rows += len(group)
-    return rows
+def commit(store: Store, manifest: Manifest) -> None:
+    """Writes the manifest: from now on a reader sees this set. All that it names must be there."""
+    store.write(MANIFEST, to_json(manifest))
 
 
-def _to_json(manifest: Manifest) -> bytes:
+def unnamed(store: Store, manifest: Manifest) -> Iterator[str]:
+    """The objects under `shards/` that the manifest doesn't name: of earlier versions, or of a killed run."""
+    named = {MANIFEST, *(FOLDER + one.name for one in manifest.files)}
+    return (name for name in store.list(FOLDER) if name not in named)
+
+
+def tidy(store: Store, manifest: Manifest) -> None:
+    """Deletes those. After `commit`, and only where no other process writes shards."""
+    for name in list(unnamed(store, manifest)):
+        store.delete(name)
+
+
+def to_json(manifest: Manifest) -> bytes:
+    """The bytes of `manifest.json`: a function of the manifest alone."""
     document = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
+        "version": manifest.version,
         "totals": {"shards": len(manifest.shards), "samples": manifest.samples, "bytes": manifest.bytes},
         **asdict(manifest),
     }
@@ -138,87 +179,67 @@ def _to_json(manifest: Manifest) -> bytes:
 
 
 def read_manifest(store: Store) -> Manifest:
-    """The run's manifest. Raises ManifestError where there is none, a newer one, or something else."""
+    """The set's manifest. Raises ManifestError where there is none, a newer one, or something else."""
     try:
         data = store.read(MANIFEST)
     except FileNotFoundError as error:
         raise ManifestError(
             f"no {MANIFEST} in {store.root}: the run isn't finished there, give its command again"
         ) from error
+    return from_json(data, store.root)
+
+
+def from_json(data: bytes, root: str) -> Manifest:
+    """The manifest in these bytes; `root` is for the messages. Raises ManifestError."""
     try:
         document = json.loads(data)
-        version = document["schema_version"] if document["format"] == FORMAT else None
+        schema = document["schema_version"] if document["format"] == FORMAT else None
     except (ValueError, TypeError, KeyError, RecursionError):
-        version = None
-    if isinstance(version, bool) or not isinstance(version, int):
-        raise _garbage(store)
-    if version > SCHEMA_VERSION:
+        schema = None
+    if isinstance(schema, bool) or not isinstance(schema, int):
+        raise _garbage(root)
+    if schema > SCHEMA_VERSION:
         raise ManifestError(
-            f"{MANIFEST} in {store.root} has schema version {version}, this reads up to {SCHEMA_VERSION}: "
-            "upgrade million-ird"
+            f"{MANIFEST} in {root} has schema version {schema}, this reads up to {SCHEMA_VERSION}: upgrade million-ird"
         )
-    return _from_document(store, document)
+    if schema < SCHEMA_VERSION:
+        raise OutdatedManifest(f"{MANIFEST} in {root} was written by an earlier release: run dynet-shard there again")
+    return _from_document(root, document)
 
 
-def _from_document(store: Store, document: dict[str, Any]) -> Manifest:
+def _from_document(root: str, document: dict[str, Any]) -> Manifest:
     try:
         manifest = Manifest(
+            set=str(document["set"]),
             recipe=dict(document["recipe"]),
             shards=tuple(Shard(**shard) for shard in document["shards"]),
             sources={name: Source(**source) for name, source in document["sources"].items()},
-            index=Written(**document["index"]),
+            index=Part(**document["index"]),
+            metadata=Part(**document["metadata"]),
+            tombstones=Part(**document["tombstones"]) if document["tombstones"] else None,
+            versions=tuple(Version(**version) for version in document["versions"]),
         )
-        consistent = document["totals"]["samples"] == manifest.samples
+        consistent = _is_consistent(manifest) and document["totals"]["samples"] == manifest.samples
     except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise _garbage(store) from error
+        raise _garbage(root) from error
     if not consistent:
-        raise _garbage(store)
+        raise _garbage(root)
     return manifest
 
 
-def _garbage(store: Store) -> ManifestError:
-    return ManifestError(f"{MANIFEST} in {store.root} is no manifest of shards: delete it and run the job again")
+def _is_consistent(manifest: Manifest) -> bool:
+    """Whether versions grow, the last one is this set, and no name stands twice."""
+    versions = [(one.number, one.shards, one.tombstones) for one in manifest.versions]
+    grows = all(a[0] < b[0] and a[1] <= b[1] and a[2] <= b[2] for a, b in itertools.pairwise(versions))
+    names = [one.name for one in manifest.files]
+    return bool(
+        versions
+        and grows
+        and versions[-1][1] == len(manifest.shards)
+        and bool(versions[-1][2]) == (manifest.tombstones is not None)
+        and len(set(names)) == len(names)
+    )
 
 
-def read_index(store: Store, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The index in the order of the shards, a row group at a time, all of `INDEX_SCHEMA` or these columns.
-
-    Raises ManifestError where there is none or it is broken.
-    """
-    try:
-        file = pa.PythonFile(_StoredFile(store, INDEX), mode="r")
-        yield from pq.ParquetFile(file).iter_batches(batch_size=_ROW_GROUP, columns=columns)
-    except FileNotFoundError as error:
-        raise ManifestError(f"no {INDEX} in {store.root}: give the run's command again") from error
-    except pa.ArrowInvalid as error:
-        raise ManifestError(f"{INDEX} in {store.root} is broken ({error}): run the job again") from error
-
-
-class _StoredFile(io.RawIOBase):
-    """An object of a store as a seekable file: Parquet reads its footer and then the columns it is asked for."""
-
-    def __init__(self, store: Store, name: str) -> None:
-        super().__init__()
-        self._store, self._name = store, name
-        self._size, self._at = store.size(name), 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = base + offset
-        return self._at
-
-    def read(self, size: int | None = -1) -> bytes:
-        left = max(0, self._size - self._at)
-        length = left if size is None or size < 0 else min(size, left)
-        data = self._store.read(self._name, self._at, length) if length else b""
-        self._at += len(data)
-        return data
+def _garbage(root: str) -> ManifestError:
+    return ManifestError(f"{MANIFEST} in {root} is no manifest of shards: delete it and run the job again")

@@ -7,6 +7,7 @@ index point at a member's data without a second pass.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -29,11 +30,12 @@ class TarError(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placed:
-    """Where a member's data lies in the tar: `size` bytes from `offset`."""
+    """Where a member's data lies in the tar: `size` bytes from `offset`, and their `digest`."""
 
     name: str
     offset: int
     size: int
+    digest: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,9 +62,14 @@ def write(target: Path | IO[bytes], members: Iterable[tuple[str, bytes]]) -> lis
             if not _NAME.fullmatch(name) or name in placed:
                 raise ValueError(f"{name!r} can't be a member: names are plain, and each comes once")
             tar.addfile(_header(name, len(data)), io.BytesIO(data))
-            placed[name] = Placed(name=name, offset=at + _BLOCK, size=len(data))
+            placed[name] = Placed(name=name, offset=at + _BLOCK, size=len(data), digest=digest(data))
             at += stored_size(len(data))
     return list(placed.values())
+
+
+def digest(data: bytes) -> str:
+    """First 16 hex digits of SHA-256: enough to know a member's bytes from others, or from damaged ones."""
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def _header(name: str, size: int) -> tarfile.TarInfo:

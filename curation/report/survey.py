@@ -7,13 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
 from curation import ledger
 from curation.chunks import read_plan
 from curation.judge import MetricThreshold, Thresholds
 from curation.report.tally import Tally
-from shards import manifest
+from shards import index, manifest
 from shards.manifest import Manifest
 from shards.store import Store
 
@@ -93,7 +91,7 @@ def shards(store: Store) -> Shards | None:
         return None
     known = manifest.read_manifest(store)
     bytes_of: Counter[str] = Counter()
-    for batch in manifest.read_index(store, ["source", "data_size"]):
-        sums = pa.Table.from_batches([batch]).group_by("source").aggregate([("data_size", "sum")])
+    for table in index.read(store, known, ["source", "data_size"]):
+        sums = table.group_by("source").aggregate([("data_size", "sum")])
         bytes_of.update(dict(zip(*(sums[c].to_pylist() for c in ("source", "data_size_sum")), strict=True)))
     return Shards(manifest=known, bytes_of=bytes_of)

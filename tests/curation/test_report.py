@@ -27,8 +27,9 @@ from curation.report import PAGE, SHEET, write_report
 from curation.report.parts import share
 from curation.report.reasons import REASONS, STAGES
 from curation.thumbnails import thumbnail
-from shards import manifest
-from shards.manifest import Entry, Manifest, Shard, Source
+from shards import index, manifest
+from shards.index import Entry
+from shards.manifest import Manifest, Shard, Source, Version
 from shards.store import LocalStore, Store, open_store
 from tests.browser import BINARY, browser
 from tests.conftest import S3Server
@@ -358,7 +359,9 @@ def test_sources_of_shards_are_a_table_with_their_bytes(store: LocalStore) -> No
             key=f"{at:016x}",
             source="div2k" if at < 3 else "laion-hr",
             shard=0,
+            slot=at,
             suffix="jpg",
+            digest="0" * 16,
             data_offset=512,
             data_size=1_000_000,
             json_offset=1,
@@ -366,15 +369,21 @@ def test_sources_of_shards_are_a_table_with_their_bytes(store: LocalStore) -> No
         )
         for at in range(10)
     ]
+    versions = (Version(number=1, shards=1, tombstones=0),)
+    part = index.write(store, versions, [index.to_table(entries)])
     made = Manifest(
+        set="0" * 16,
         recipe={},
-        shards=(Shard(name="train-000000.tar", bytes=11_000_000, sha256="0" * 64, samples=10),),
+        shards=(Shard(name="train-000000.tar", bytes=11_000_000, sha256="0" * 64, samples=10, slots=10),),
+        index=part,
+        metadata=replace(part, name="metadata.parquet"),
+        versions=versions,
         sources={
             "laion-hr": Source(pictures=5, with_patches=4, samples=7, flat=2),
             "div2k": Source(pictures=2, with_patches=2, samples=3, flat=1),
         },
     )
-    manifest.write(store, made, entries)
+    manifest.commit(store, made)
     text = text_of(page_of(store))
     assert "laion-hr 5 4 7 2 7.0 MB" in text
     assert "div2k 2 2 3 1 3.0 MB" in text

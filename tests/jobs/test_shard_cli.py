@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from curation.records import Link, Picture, Reason, Row, url_key
 from curation.sources import survey_name
 from jobs import shard as command
 from pipelines import shard as pipeline
-from shards import manifest
+from shards import index, manifest, parquet
 from shards.store import LocalStore
 from tests.jobs.conftest import Said
 from tests.jobs.test_filter_cli import BIN, Outcome, call, contents
@@ -143,7 +144,36 @@ def test_again_is_quick_and_the_same_and_a_new_picture_counts(sharded: Sharded, 
     assert fewer.status == 0, fewer.err
     made = manifest.read_manifest(LocalStore(copied))
     assert {name: one.samples for name, one in made.sources.items()} == {"laion-hr": 2}
-    assert len(list(LocalStore(copied).list("shards/"))) == 3  # a tar, the index, the manifest: none of before
+    assert len(list(LocalStore(copied).list("shards/"))) == 4  # a tar, index, metadata, manifest: none of before
+
+
+@pytest.mark.slow
+def test_a_source_behind_the_others_is_added_and_nothing_that_is_there_moves(sharded: Sharded, tmp_path: Path) -> None:
+    store = LocalStore(Path(shutil.copytree(sharded.store.folder, tmp_path / "store")))
+    url = "http://a.example/1.jpg"  # the first source has it too, with other bytes
+    more = filtered_store(tmp_path / "more", {url: encoded(texture(8)), "http://b.example/9.jpg": encoded(texture(9))})
+    before = manifest.read_manifest(store)
+    words = [store.root if word == sharded.store.root else word for word in sharded.words]
+    (tmp_path / "last").mkdir()
+    (tmp_path / "last" / "new.png").write_bytes(encoded(texture(7, 520, 520), "PNG"))
+    sources = ("--source", f"last={tmp_path / 'last'}")
+    grown = call(BIN / "dynet-shard", *words, *sources)
+    assert (grown.status, grown.err) == (0, "")
+    made = manifest.read_manifest(store)
+    assert (made.set, made.version, made.samples) == (before.set, 2, before.samples + 1)
+    assert made.shards[:-1] == before.shards
+    assert manifest.at_version(made, 1).samples == before.samples
+    described = [row for table in parquet.read(store, made.metadata) for row in table.to_pylist()]
+    assert Counter(row["source"] for row in described) == {"laion-hr": 2, "div2k": 2, "flickr2k": 1, "last": 1}
+    assert sum(row["patches"] for row in described) == made.samples
+    other = call(
+        BIN / "dynet-shard", *words[:5], more.root, *words[5:]
+    )  # stores come before folders: not behind the others
+    assert (other.status, other.err) == (0, "")
+    anew = manifest.read_manifest(store)
+    assert (anew.set != before.set, anew.version) == (True, 1)
+    names = [name for table in index.read(store, anew) for name in table["sample"].to_pylist()]
+    assert len(set(names)) == len(names) == anew.samples
 
 
 @pytest.fixture

@@ -1,0 +1,76 @@
+"""`shards/index.parquet`: where each sample lies, one row group a shard.
+
+A row group can be read by itself, so whoever reads a shard needs its rows only, and the 8 M samples of the paper
+never lie in memory at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+from shards import parquet
+from shards.manifest import FORMAT, SCHEMA_VERSION, Manifest, Part, Version, part_name
+from shards.store import Store
+
+SCHEMA: Final = pa.schema(
+    [
+        pa.field("sample", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("slot", pa.int32(), nullable=False),
+        pa.field("suffix", pa.string(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),
+        pa.field("data_offset", pa.int64(), nullable=False),
+        pa.field("data_size", pa.int64(), nullable=False),
+        pa.field("json_offset", pa.int64(), nullable=False),
+        pa.field("json_size", pa.int64(), nullable=False),
+    ],
+    metadata={"format": FORMAT, "schema_version": str(SCHEMA_VERSION)},
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """A row: where the sample's two members lie, in bytes from the start of shard number `shard`."""
+
+    sample: str
+    key: str
+    source: str
+    shard: int  # its place in Manifest.shards
+    slot: int  # the sample's place among all that were ever in the shard
+    suffix: str  # of the data: "jpg" or "png"
+    digest: str  # of the data: `tar.digest`
+    data_offset: int
+    data_size: int
+    json_offset: int
+    json_size: int
+
+
+def to_table(entries: Sequence[Entry]) -> pa.Table:
+    """One shard's rows, ascending by slot."""
+    return pa.table({name: [getattr(entry, name) for entry in entries] for name in SCHEMA.names}, schema=SCHEMA)
+
+
+def from_table(table: pa.Table) -> list[Entry]:
+    """The same rows as dataclasses."""
+    return [Entry(**row) for row in table.to_pylist()]
+
+
+def write(store: Store, versions: tuple[Version, ...], tables: Iterable[pa.Table]) -> Part:
+    """One table a shard, in the order of the shards. `versions`: those of the manifest that will name it."""
+    return parquet.write(store, part_name("index", versions), SCHEMA, tables)
+
+
+def read(store: Store, manifest: Manifest, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """The rows, a shard at a time in the order of the manifest's shards, all of `SCHEMA` or these columns.
+
+    Raises ManifestError where it is missing or broken.
+    """
+    with parquet.opened(store, manifest.index) as file:
+        for number in range(len(manifest.shards)):
+            yield parquet.group_of(store, manifest.index, file, number, columns)

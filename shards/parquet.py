@@ -1,0 +1,90 @@
+"""The Parquet files beside the shards: written a table at a time, read a row group at a time, by SHA-256."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shards.manifest import FOLDER, ManifestError, Part
+from shards.store import Store
+
+
+def write(store: Store, name: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> Part:
+    """Each table becomes a row group, so that one of them can be read without the others. Order is kept."""
+    with tempfile.TemporaryDirectory(prefix="million-ird-") as folder:
+        path = Path(folder) / name
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for table in tables:
+                writer.write_table(table.select(schema.names).cast(schema), row_group_size=max(1, table.num_rows))
+        written = store.write(FOLDER + name, path)
+    return Part(name=name, bytes=written.size, sha256=written.sha256)
+
+
+def read(store: Store, part: Part, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """The row groups in order, all columns or these. Raises ManifestError where it is missing or broken."""
+    with opened(store, part) as file:
+        for group in range(file.num_row_groups):
+            yield group_of(store, part, file, group, columns)
+
+
+def group_of(store: Store, part: Part, file: pq.ParquetFile, group: int, columns: list[str] | None = None) -> pa.Table:
+    """Row group number `group`. Raises ManifestError where it can't be read."""
+    try:
+        return file.read_row_group(group, columns=columns)
+    except (pa.ArrowInvalid, OSError, IndexError, KeyError) as error:
+        raise _broken(store, part, error) from error
+
+
+def opened(store: Store, part: Part) -> pq.ParquetFile:
+    """The part, read piece by piece as it is asked for. Raises ManifestError where it is missing or broken."""
+    try:
+        return pq.ParquetFile(pa.PythonFile(_StoredFile(store, FOLDER + part.name), mode="r"))
+    except FileNotFoundError as error:
+        raise ManifestError(f"no {FOLDER}{part.name} in {store.root}: give the run's command again") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _broken(store, part, error) from error
+
+
+def schema_of(store: Store, part: Part) -> pa.Schema:
+    """Its columns. Raises ManifestError where it is missing or broken."""
+    with opened(store, part) as file:
+        return file.schema_arrow
+
+
+def _broken(store: Store, part: Part, error: Exception) -> ManifestError:
+    return ManifestError(f"{FOLDER}{part.name} in {store.root} is broken ({error}): run the job again")
+
+
+class _StoredFile(io.RawIOBase):
+    """An object of a store as a seekable file: Parquet reads its footer and then the columns it is asked for."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        super().__init__()
+        self._store, self._name = store, name
+        self._size, self._at = store.size(name), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = base + offset
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self._size - self._at)
+        length = left if size is None or size < 0 else min(size, left)
+        data = self._store.read(self._name, self._at, length) if length else b""
+        self._at += len(data)
+        return data
