@@ -18,7 +18,7 @@ def write(store: Store, name: str, schema: pa.Schema, tables: Iterable[pa.Table]
     """Each table becomes a row group, so that one of them can be read without the others. Order is kept."""
     with tempfile.TemporaryDirectory(prefix="million-ird-") as folder:
         path = Path(folder) / name
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
             for table in tables:
                 writer.write_table(table.select(schema.names).cast(schema), row_group_size=max(1, table.num_rows))
         written = store.write(FOLDER + name, path)
@@ -32,6 +32,12 @@ def read(store: Store, part: Part, columns: list[str] | None = None) -> Iterator
             yield group_of(store, part, file, group, columns)
 
 
+def row_group(store: Store, part: Part, group: int, columns: list[str]) -> pa.Table:
+    """Row group number `group`, of a file that is opened for it. Raises ManifestError where it can't be read."""
+    with opened(store, part) as file:
+        return group_of(store, part, file, group, columns)
+
+
 def group_of(store: Store, part: Part, file: pq.ParquetFile, group: int, columns: list[str] | None = None) -> pa.Table:
     """Row group number `group`. Raises ManifestError where it can't be read."""
     try:
@@ -43,7 +49,8 @@ def group_of(store: Store, part: Part, file: pq.ParquetFile, group: int, columns
 def opened(store: Store, part: Part) -> pq.ParquetFile:
     """The part, read piece by piece as it is asked for. Raises ManifestError where it is missing or broken."""
     try:
-        return pq.ParquetFile(pa.PythonFile(_StoredFile(store, FOLDER + part.name), mode="r"))
+        source = pa.PythonFile(_StoredFile(store, FOLDER + part.name), mode="r")
+        return pq.ParquetFile(source, pre_buffer=True, page_checksum_verification=True)
     except FileNotFoundError as error:
         raise ManifestError(f"no {FOLDER}{part.name} in {store.root}: give the run's command again") from error
     except (pa.ArrowInvalid, OSError) as error:

@@ -89,7 +89,7 @@ def checked(name: str) -> str:
 
 
 def open_store(root: str, endpoint_url: str | None = None) -> Store:
-    """The store at `root`: `s3://bucket/prefix`, or else a local folder (made at the first write).
+    """The store at `root`: `s3://bucket/prefix`, `http(s)://…` (to be read only), or a folder (made by a write).
 
     A relative folder is taken from here, once: workers run in folders of their own.
 
@@ -97,8 +97,12 @@ def open_store(root: str, endpoint_url: str | None = None) -> Store:
     """
     if root.startswith("s3://"):
         return S3Store(root, endpoint_url=endpoint_url)
+    if root.startswith(("http://", "https://")):
+        from shards.web import WebStore  # it needs this module's words
+
+        return WebStore(root)
     if "://" in root:
-        raise StoreError(f"'{root}': a store is a local folder or s3://bucket/prefix")
+        raise StoreError(f"'{root}': a store is a local folder, s3://bucket/prefix, or http(s)://… to read from")
     return LocalStore(Path(root).absolute())
 
 

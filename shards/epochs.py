@@ -1,0 +1,128 @@
+"""Which version of the set each epoch has, and the epoch's order by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+import numpy as np
+
+from shards import tombstones
+from shards.manifest import ManifestError, Shard, at_version, read_manifest
+from shards.order import Order
+from shards.sequence import Ask, Plan, Position, ask, epoch_of
+from shards.store import Store
+
+STATE_VERSION: Final = 1
+
+
+class Epochs:
+    """The epochs of a run over one set.
+
+    Raises ManifestError where there is no set, ValueError where it has no samples or the plan can't be.
+    """
+
+    def __init__(self, store: Store, plan: Plan) -> None:
+        self._store, self._plan = store, plan
+        self._manifest = read_manifest(store)
+        self._admitted: dict[int, int] = {}  # from this epoch on -> version of the set
+        self._orders: dict[int, Order] = {}
+        if plan.crop > self.patch:
+            raise ValueError(f"crop is {plan.crop}: the patches have {self.patch} pixels a side")
+        if not self._manifest.samples:
+            raise ValueError(f"{store.root} has no samples left")
+
+    @property
+    def patch(self) -> int:
+        """Pixels a side of the set's patches."""
+        return int(self._manifest.recipe["size"])
+
+    def decided(self, epoch: int) -> bool:
+        """Whether it was decided for this very epoch which version it has."""
+        return epoch in self._admitted
+
+    @property
+    def begun(self) -> bool:
+        """Whether it was decided for any."""
+        return bool(self._admitted)
+
+    def newest(self) -> int:
+        """The set's newest version now. Raises ManifestError where it is another set by now."""
+        newest = read_manifest(self._store)
+        if newest.set != self._manifest.set:
+            raise ManifestError(f"the set in {self._store.root} was made anew: begin anew, or read another copy of it")
+        self._manifest = newest
+        return newest.version
+
+    def admit(self, epoch: int, version: int) -> None:
+        """From `epoch` on, this version. Raises ManifestError where the set has none of that number."""
+        at_version(self._manifest, version)
+        self._admitted[epoch] = version
+        self._orders = {known: order for known, order in self._orders.items() if known < epoch}
+
+    def order(self, epoch: int) -> Order:
+        """The epoch's order. Raises ManifestError where nothing is left of the set."""
+        if epoch not in self._orders:
+            self._orders = {known: one for known, one in self._orders.items() if known >= epoch - 1}
+            self._orders[epoch] = self._made(epoch)
+        return self._orders[epoch]
+
+    def _made(self, epoch: int) -> Order:
+        version = self._admitted[max(begin for begin in self._admitted if begin <= epoch)]
+        there = at_version(self._manifest, version)
+        if not there.samples:
+            raise ManifestError(f"{self._store.root} has no samples left in its version {version}")
+        return Order(
+            slots=np.array([shard.slots for shard in there.shards], np.int64),
+            removed=tombstones.read(self._store, there)[:, :2],
+            seed=self._plan.seed,
+            epoch=epoch,
+            window=self._plan.window,
+        )
+
+    def epoch_of(self, position: Position) -> int:
+        """The epoch to which the global batch counts that begins there."""
+        return epoch_of(position, self._plan.batch, self.order)
+
+    def asks(self, position: Position) -> Iterator[Ask]:
+        """The global batches from there to the end of the epoch to which the first of them counts."""
+        epoch = self.epoch_of(position)
+        while self.epoch_of(position) == epoch:
+            one = ask(position, self._plan.batch, self.order)
+            yield one
+            position = one.after
+
+    def shards_at(self, position: Position) -> tuple[int, list[Shard]]:
+        """The number of the window that is read there, and the shards that it and the next one are taken from."""
+        order = self.order(position.epoch)
+        window, _ = order.windows(position.taken, position.taken + 1)
+        numbers = dict.fromkeys((*order.shards_of(window), *order.shards_of(window + 1)))
+        return window, [self._manifest.shards[number] for number in numbers]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Set, plan and versions: plain values."""
+        return {
+            "state_version": STATE_VERSION,
+            "set": self._manifest.set,
+            "plan": asdict(self._plan),
+            "admitted": [list(pair) for pair in sorted(self._admitted.items())],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The versions of an earlier run.
+
+        Raises ValueError for the state of another set or plan, ManifestError where the set has lost a version.
+        """
+        if state.get("state_version") != STATE_VERSION:
+            raise ValueError(f"the stream's state has version {state.get('state_version')}, this reads {STATE_VERSION}")
+        if state["set"] != self._manifest.set:
+            raise ValueError(f"the state is of set {state['set']}, {self._store.root} is {self._manifest.set}")
+        ours, theirs = asdict(self._plan), state["plan"]
+        if other := [name for name in ours if theirs.get(name) != ours[name]]:
+            told = ", ".join(f"{name}={theirs.get(name)}" for name in other)
+            raise ValueError(f"the state's batches were made with {told}: give the same, or begin anew")
+        self.newest()
+        self._admitted, self._orders = {}, {}
+        for epoch, version in state["admitted"]:
+            self.admit(int(epoch), int(version))

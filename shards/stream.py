@@ -1,0 +1,279 @@
+"""A data set as batches for training: from a folder, a web server or S3, in an order that nothing but the data decides.
+
+    stream = Stream("s3://bucket/million-ird", Plan(batch=256), rank=rank, world=world, workers=4)
+    for epoch in range(epochs):
+        for batch in stream:                           # this epoch's batches
+            step(batch.pixels)                         # (256 / world, 3, 128, 128) uint8
+            torch.save(stream.state_dict(), "state")   # at any step
+
+Rank r of N takes the r-th N-th of each global batch (`shards.sequence`), and a worker whole batches in turn. So what a
+global batch holds depends neither on ranks nor on workers, and a run that was stopped at step k goes on with others
+where it was; how far it had come costs nothing. All ranks have equally many batches in an epoch.
+
+A sample that can't be had (missing, damaged) is replaced by the next of its own global batch that can, the same one for
+every layout; it is counted and named. Too many in a row stop the run.
+
+At the beginning of an epoch the newest version of the set is taken up: shards that were added come, samples that were
+removed don't. Which epoch has which version is in the state, so that an old run can be repeated exactly.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from shards.ahead import ReadAhead
+from shards.cache import Cache, default_cache
+from shards.crops import DecodeError, decode_crop
+from shards.epochs import Epochs
+from shards.manifest import ManifestError, read_manifest
+from shards.order import crop_box
+from shards.reader import BadSample, Reader
+from shards.sequence import EPOCH, SHARD, SLOT, Ask, Plan, Position
+from shards.store import LocalStore, Store, StoreError, open_store
+
+MOST_BAD_IN_A_ROW: Final = 100
+_PREFETCH: Final = 4  # batches that a worker has ready
+_log = logging.getLogger(__name__)
+
+__all__ = ["Batch", "Cache", "Plan", "Skipped", "Stream", "StreamError"]
+
+
+class StreamError(RuntimeError):
+    """The stream can't go on: the message names the object and the cause."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Skipped:
+    """A sample that could not be had: its name, or its shard and slot where not even that is known, and why."""
+
+    sample: str
+    cause: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """One rank's part of a global batch.
+
+    `pixels`: (batch / world, 3, crop, crop) uint8 RGB, channels last in memory. `samples`: their names. `epochs`: the
+    epoch of each, by which its crop was drawn. `skipped`: what others stand in for.
+    """
+
+    pixels: torch.Tensor
+    samples: tuple[str, ...]
+    epochs: tuple[int, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+    def pin_memory(self) -> Batch:
+        """For DataLoader: a copy that a GPU can take while the CPU goes on."""
+        return replace(self, pixels=self.pixels.pin_memory())
+
+
+class Stream:
+    """See the module. One of `world` equal ranks, with `workers` processes of its own (0: none).
+
+    `root`: a folder, http(s)://… or s3://bucket/prefix. `cache`: where shards are kept on this machine's disk; by
+    default a folder of the user's for what comes over a network, nothing for what lies in a folder.
+    `follow`: whether an epoch takes up the newest version of the set; else the state's versions go on.
+    `skipped`: how many samples could not be had, by cause.
+
+    Raises ValueError for settings that can't be, ManifestError where there is no set, StoreError.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        plan: Plan,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+        cache: Cache | None = None,
+        endpoint_url: str | None = None,
+        follow: bool = True,
+    ) -> None:
+        if not 0 <= rank < world:
+            raise ValueError(f"rank is {rank} of {world}: ranks count from 0")
+        if plan.batch % world:
+            raise ValueError(f"a global batch of {plan.batch} can't be split over {world} ranks: give a multiple")
+        self._store = open_store(root, endpoint_url)
+        self._epochs = Epochs(self._store, plan)
+        self._world, self._follow = world, follow
+        self._cache = cache or (None if isinstance(self._store, LocalStore) else default_cache())
+        part = plan.batch // world
+        crops = _Crops(
+            store=self._store,
+            plan=plan,
+            patch=self._epochs.patch,
+            mine=range(part * rank, part * (rank + 1)),
+            cache=self._cache,
+        )
+        self._position = Position()
+        self._bad_in_a_row = 0
+        self.skipped: Counter[str] = Counter()
+        self._ahead: ReadAhead | None = None
+        self._looked = (-1, -1)  # epoch and window for which was read ahead
+        self._asks = _Asks()
+        self._loader: DataLoader[Any] = DataLoader(
+            crops,
+            batch_size=None,
+            sampler=self._asks,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=torch.cuda.is_available(),
+            prefetch_factor=_PREFETCH if workers else None,
+            persistent_workers=workers > 0,
+        )
+
+    @property
+    def position(self) -> Position:
+        """Where the next global batch begins."""
+        return self._position
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the epoch that the next one belongs to, or what is left of them.
+
+        Raises StreamError where it can't go on.
+        """
+        self._admit()
+        self._asks.begin = functools.partial(self._epochs.asks, self._position)
+        made = iter(self._loader)  # forks the workers, at the first time: before there are threads
+        for batch, after in made:
+            self._look_ahead()
+            self._position = after
+            if isinstance(batch, str):
+                raise StreamError(batch)
+            self._count(batch)
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream is, after the last batch that it gave: plain values, the same on every rank."""
+        return {**self._epochs.state_dict(), "position": [self._position.epoch, self._position.taken]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from there, whatever the ranks and workers were.
+
+        Raises ValueError for the state of another set or plan, ManifestError where the set has lost a version.
+        """
+        self._epochs.load_state_dict(state)
+        epoch, taken = state["position"]
+        self._position = Position(epoch=epoch, taken=taken)
+
+    def close(self) -> None:
+        """Stops reading ahead; workers end with the stream."""
+        if self._ahead is not None:
+            self._ahead.close()
+
+    def _admit(self) -> None:
+        """Takes up the set's newest version for the first epoch of which nothing was drawn yet."""
+        first = self._position.epoch + (self._position.taken > 0)
+        if not self._epochs.decided(first) and (self._follow or not self._epochs.begun):
+            self._epochs.admit(first, _agreed(self._epochs.newest(), self._world))
+
+    def _count(self, batch: Batch) -> None:
+        for one in batch.skipped:
+            self.skipped[one.cause] += 1
+            _log.warning("skipped %s: %s", one.sample, one.cause)
+        self._bad_in_a_row = self._bad_in_a_row + len(batch.skipped) if batch.skipped else 0
+        if self._bad_in_a_row > MOST_BAD_IN_A_ROW:
+            last = batch.skipped[-1]
+            raise StreamError(
+                f"{self._bad_in_a_row} samples in a row could not be had, the last {last.sample}: {last.cause}"
+            )
+
+    def _look_ahead(self) -> None:
+        """Asks for the shards of the window that is read now, and of the next."""
+        if self._cache is None:
+            return
+        if self._ahead is None:
+            self._ahead = ReadAhead(self._store, self._cache)
+        window, shards = self._epochs.shards_at(self._position)
+        if (self._position.epoch, window) != self._looked:
+            self._looked = (self._position.epoch, window)
+            self._ahead.want(shards)
+
+
+def _agreed(version: int, world: int) -> int:
+    """Rank 0's version, where the ranks can talk: it may have changed between one's look and another's."""
+    if world == 1 or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return version
+    said = [version]
+    torch.distributed.broadcast_object_list(said, src=0)
+    return said[0]
+
+
+class _Asks(Sampler[Ask]):
+    """What DataLoader hands to its workers, a global batch at a time."""
+
+    def __init__(self) -> None:
+        self.begin: Callable[[], Iterator[Ask]] = lambda: iter(())
+
+    def __iter__(self) -> Iterator[Ask]:
+        return self.begin()
+
+
+def _as_it_is(made: Any) -> Any:
+    return made
+
+
+@dataclass(kw_only=True)
+class _Crops(Dataset[Any]):
+    """Global batches to this rank's crops: what a worker does."""
+
+    store: Store
+    plan: Plan
+    patch: int  # pixels a side
+    mine: range  # of a global batch
+    cache: Cache | None
+    reader: Reader | None = None
+
+    def __getitem__(self, one: Ask) -> tuple[Batch | str, Position]:
+        try:
+            return self._batch(one.picks), one.after
+        except (BadSample, StoreError, ManifestError) as error:
+            return str(error), one.after
+
+    def _batch(self, picks: np.ndarray) -> Batch:
+        if self.reader is None:
+            self.reader = Reader(self.store, read_manifest(self.store), self.cache)
+        pixels = np.empty((len(self.mine), self.plan.crop, self.plan.crop, 3), np.uint8)
+        samples, epochs = [], []
+        bad: dict[int, Skipped] = {}
+        for row, place in enumerate(self.mine):
+            sample, at = self._first_good(picks, place, bad, pixels[row])
+            samples.append(sample)
+            epochs.append(int(picks[at, EPOCH]))
+        return Batch(
+            pixels=torch.from_numpy(pixels).permute(0, 3, 1, 2),
+            samples=tuple(samples),
+            epochs=tuple(epochs),
+            skipped=tuple(bad[place] for place in self.mine if place in bad),
+        )
+
+    def _first_good(self, picks: np.ndarray, place: int, bad: dict[int, Skipped], into: np.ndarray) -> tuple[str, int]:
+        """The sample at `place` of the global batch, or the next there that can be had: its name and place."""
+        for at in (*range(place, len(picks)), *range(place)):
+            if at not in bad:
+                try:
+                    return self._crop(picks[at], into), at
+                except BadSample as error:
+                    bad[at] = Skipped(sample=f"shard {picks[at, SHARD]}, slot {picks[at, SLOT]}", cause=str(error))
+        raise BadSample(f"not one sample of a whole global batch could be had, the last: {bad[(place - 1) % len(picks)].cause}")
+
+    def _crop(self, pick: np.ndarray, into: np.ndarray) -> str:
+        assert self.reader is not None, "set before the first sample"
+        sample = self.reader.sample(int(pick[SHARD]), int(pick[SLOT]))
+        box = crop_box(self.plan.seed, int(pick[EPOCH]), sample.name, self.patch, self.plan.crop)
+        try:
+            into[:] = decode_crop(sample.data, sample.suffix, box)
+        except DecodeError as error:
+            raise BadSample(f"{sample.name}: {error}") from error
+        return sample.name

@@ -1,0 +1,365 @@
+"""The stream gives the same global batches whatever the ranks and workers, from any step on, and loses nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from shards import index, manifest, tombstones
+from shards.manifest import FOLDER, Manifest, ManifestError, Version, commit
+from shards.store import LocalStore
+from shards.stream import Batch, Cache, Plan, Stream, StreamError
+from tests.conftest import S3Server
+from tests.sets import write_set
+
+PLAN = Plan(batch=24, window=40, crop=16, seed=5)
+COUNTS = [29, 31, 17, 40, 23]  # 140 samples: five batches of 24, and a tail of 20
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
+    store = LocalStore(tmp_path_factory.mktemp("set"))
+    write_set(store, COUNTS, size=32)
+    return store
+
+
+def opened(root: object, world: int = 1, workers: int = 0, **changes: Any) -> list[Stream]:
+    settings = {"plan": PLAN} | changes
+    plan = settings.pop("plan")
+    return [Stream(str(root), plan, rank=rank, world=world, workers=workers, **settings) for rank in range(world)]
+
+
+def together(parts: Sequence[Batch]) -> str:
+    """SHA-256 of a global batch: pixels and names, in the order of the ranks."""
+    named = repr([pair for part in parts for pair in zip(part.samples, part.epochs, strict=True)])
+    pixels = torch.cat([part.pixels for part in parts])
+    return hashlib.sha256(named.encode() + pixels.numpy().tobytes()).hexdigest()
+
+
+def batches(streams: Sequence[Stream], most: int, epochs: int = 3) -> Iterator[list[Batch]]:
+    """Global batches, `most` of them; every rank must have equally many in each epoch."""
+    for _ in range(epochs):
+        for parts in zip(*streams, strict=True):
+            yield list(parts)
+            most -= 1
+            if not most:
+                return
+
+
+@pytest.fixture(scope="module")
+def undisturbed(made: LocalStore) -> tuple[list[str], list[dict[str, Any]]]:
+    """The global batches of two epochs and more, and the state after each."""
+    [stream] = opened(made.root)
+    hashes, states = [], []
+    for parts in batches([stream], most=16):
+        hashes.append(together(parts))
+        states.append(stream.state_dict())
+    return hashes, states
+
+
+GRID = [(world, workers) for world in (1, 2, 3, 4, 8) for workers in (0, 1, 2, 4)]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than this machine has cores
+@pytest.mark.parametrize(("world", "workers"), GRID)
+def test_a_run_stopped_at_any_step_goes_on_with_other_ranks_and_workers(
+    made: LocalStore, undisturbed: tuple[list[str], list[dict[str, Any]]], world: int, workers: int
+) -> None:
+    """Any layout gives the batches and states of one process, and any goes on from those: so any goes on from any.
+
+    Across an epoch's end (after step 5) and a batch of two epochs.
+    """
+    hashes, states = undisturbed
+    before = opened(made.root, world, workers)
+    assert [together(parts) for parts in batches(before, most=7)] == hashes[:7]
+    assert [stream.state_dict() for stream in before] == [states[6]] * world
+    for step in (3, 5):
+        after = opened(made.root, world, workers)
+        for stream in after:
+            stream.load_state_dict(states[step - 1])
+        assert [together(parts) for parts in batches(after, most=8)] == hashes[step : step + 8]
+
+
+def test_every_sample_comes_once_an_epoch_the_tail_too(made: LocalStore) -> None:
+    [stream] = opened(made.root)
+    seen: Counter[tuple[int, str]] = Counter()
+    per_epoch = []
+    for _ in range(6):
+        count = 0
+        for batch in stream:
+            seen.update(zip(batch.epochs, batch.samples, strict=True))
+            count += 1
+        per_epoch.append(count)
+    assert per_epoch == [5, 6, 6, 6, 6, 6]  # six epochs are 35 batches
+    assert set(seen.values()) == {1}
+    names = {name for table in index.read(made, manifest.read_manifest(made)) for name in table["sample"].to_pylist()}
+    for epoch in range(6):
+        assert {name for at, name in seen if at == epoch} == names
+
+
+def test_a_batch_is_bytes_that_a_trainer_can_take(made: LocalStore) -> None:
+    [stream] = opened(made.root)
+    batch = next(iter(stream))
+    assert (tuple(batch.pixels.shape), batch.pixels.dtype) == ((24, 3, 16, 16), torch.uint8)
+    assert batch.pixels.is_contiguous(memory_format=torch.channels_last)
+    assert len(set(batch.samples)) == 24
+
+
+def test_crops_change_with_the_epoch_and_not_with_the_rank(made: LocalStore) -> None:
+    [stream] = opened(made.root, plan=replace(PLAN, batch=70))
+    first: dict[str, torch.Tensor] = {}
+    same = 0
+    for _ in range(2):
+        for batch in stream:
+            for name, pixels in zip(batch.samples, batch.pixels, strict=True):
+                same += name in first and bool(torch.equal(first[name], pixels))
+                first[name] = pixels
+    assert same <= 4  # of 140; 1 of 289 places is the same
+
+
+def test_the_first_batch_after_a_resume_comes_as_fast_from_anywhere(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    write_set(store, [400] * 3, size=32)
+    plan = Plan(batch=8, window=256, crop=16)
+
+    def first(taken: int) -> float:
+        best = 9.0
+        for _ in range(3):
+            [stream] = opened(store.root, plan=plan)
+            state = {**stream.state_dict(), "position": [40, taken], "admitted": [[0, 1]]}
+            started = time.perf_counter()
+            stream.load_state_dict(state)
+            next(iter(stream))
+            best = min(best, time.perf_counter() - started)
+        return best
+
+    assert first(1184) < 5 * first(8) + 0.05
+
+
+# what the set's versions do
+
+
+def removed(store: LocalStore, made: Manifest, places: Sequence[tuple[int, int]]) -> Manifest:
+    """A new version of the set, without the samples in these places."""
+    number = made.version + 1
+    old = tombstones.read(store, made)
+    rows = np.concatenate([old, np.array([(*place, number) for place in places])])
+    versions = (*made.versions, Version(number=number, shards=len(made.shards), tombstones=len(rows)))
+    after = replace(made, versions=versions, tombstones=tombstones.write(store, versions, rows))
+    commit(store, after)
+    return after
+
+
+def samples_of(stream: Stream) -> list[str]:
+    return [name for batch in stream for name in batch.samples]
+
+
+def test_what_is_removed_is_gone_from_the_next_epoch_on_and_nothing_else_moves(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    made = write_set(store, COUNTS, size=32)
+    gone = [(0, 3), (2, 16), (4, 0)]
+    tables = list(index.read(store, made))
+    names = {tables[shard]["sample"][slot].as_py() for shard, slot in gone}
+    plan = replace(PLAN, batch=1)
+    [undisturbed] = opened(store.root, plan=plan)
+    epochs = [samples_of(undisturbed) for _ in range(2)]
+    [stream] = opened(store.root, plan=plan)
+    running = iter(stream)
+    first = [next(running).samples[0] for _ in range(50)]
+    removed(store, made, gone)
+    first += [batch.samples[0] for batch in running]
+    assert first == epochs[0]
+    assert samples_of(stream) == [name for name in epochs[1] if name not in names]
+
+
+def test_added_shards_come_with_the_next_epoch_and_an_old_run_replays(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    made = write_set(store, [20, 21], size=32)
+    plan = replace(PLAN, batch=10, window=16)
+    [stream] = opened(store.root, plan=plan)
+    running = iter(stream)
+    seen = [together([next(running)])]
+    grown = write_set(store, [19] * 4, size=32, base=made)
+    seen += [together([batch]) for batch in running]
+    assert len(seen) == 4
+    middle = stream.state_dict()
+    second = [together([batch]) for batch in stream]
+    assert len(second) == (1 + grown.samples) // 10
+    write_set(store, [300], size=32, base=grown)
+    end = stream.state_dict()
+    assert end["admitted"] == [[0, 1], [1, 2]]
+    [replayed] = opened(store.root, plan=plan, follow=False)
+    replayed.load_state_dict({**end, "position": [0, 0]})
+    assert [together([batch]) for _ in range(2) for batch in replayed] == seen + second
+    [resumed] = opened(store.root, plan=plan, follow=False)
+    resumed.load_state_dict({**end, "position": middle["position"]})
+    assert [together([batch]) for batch in resumed] == second
+    [following] = opened(store.root, plan=plan)
+    following.load_state_dict(end)
+    assert len(list(following)) == (117 % 10 + 417) // 10
+
+
+def test_a_set_made_anew_ends_a_run_that_began_on_the_old_one(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    write_set(store, COUNTS, size=32)
+    [stream] = opened(store.root)
+    list(stream)
+    state = stream.state_dict()
+    write_set(store, [25, 30], size=32)
+    with pytest.raises(ManifestError, match="made anew"):
+        list(stream)
+    [other] = opened(store.root)
+    with pytest.raises(ValueError, match="the state is of set"):
+        other.load_state_dict(state)
+
+
+# what goes wrong
+
+
+def damaged(store: LocalStore, made: Manifest, shard: int, slots: Sequence[int]) -> set[str]:
+    """Turns one byte in each of these samples; their names."""
+    path = store.folder / FOLDER / made.shards[shard].name
+    body = bytearray(path.read_bytes())
+    entries = index.from_table(list(index.read(store, made))[shard])
+    for slot in slots:
+        body[entries[slot].data_offset + 100] ^= 1
+    path.write_bytes(body)
+    return {entries[slot].sample for slot in slots}
+
+
+@pytest.mark.parametrize(("world", "workers"), [(1, 0), (2, 0), (3, 2), (8, 1)])
+def test_a_damaged_sample_is_skipped_named_and_replaced_alike_in_every_layout(
+    tmp_path: Path, world: int, workers: int
+) -> None:
+    store = LocalStore(tmp_path)
+    made = write_set(store, COUNTS, size=32)
+    names = damaged(store, made, 1, [0, 7, 8])
+    [alone] = opened(store.root)
+    expected = [together([batch]) for batch in alone]
+    streams = opened(store.root, world, workers)
+    skipped, found = set(), []
+    for parts in zip(*streams, strict=True):
+        found.append(together(parts))
+        assert not names & {name for part in parts for name in part.samples}
+        skipped |= {one.cause.split(" ")[0] for part in parts for one in part.skipped}
+    assert found == expected
+    assert skipped == names
+    assert sum(sum(stream.skipped.values()) for stream in streams) == 3
+
+
+def test_a_missing_shard_is_skipped_and_too_much_of_it_stops_the_run(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    made = write_set(store, [40, 5, 40], size=32)
+    store.delete(FOLDER + made.shards[1].name)
+    [stream] = opened(store.root, plan=replace(PLAN, window=1000))
+    names = [name for _ in range(2) for name in samples_of(stream)]
+    assert len(names) == 168
+    assert sum(stream.skipped.values()) in (9, 10)
+    assert all("train-000001.tar" in cause for cause in stream.skipped)
+    store.delete(FOLDER + made.shards[0].name)
+    store.delete(FOLDER + made.shards[2].name)
+    with pytest.raises(StreamError, match=r"not one sample of a whole global batch could be had.*train-00000"):
+        list(stream)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_too_many_bad_samples_in_a_row_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    store = LocalStore(tmp_path)
+    made = write_set(store, [60, 60], size=32)
+    damaged(store, made, 0, range(60))
+    monkeypatch.setattr("shards.stream.MOST_BAD_IN_A_ROW", 40)
+    [stream] = opened(store.root, workers=workers, plan=replace(PLAN, window=1000))
+    with pytest.raises(StreamError, match=r"\d+ samples in a row could not be had, the last .*not those of the index"):
+        list(stream)
+
+
+def test_a_sample_that_is_no_picture_is_skipped(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    made = write_set(store, [30], size=32)
+    [stream] = opened(store.root, plan=replace(PLAN, crop=32))
+    list(stream)
+    document = store.read(FOLDER + made.index.name)
+    assert document
+    larger = replace(made, recipe={"size": 64})  # the patches have 32: no crop of 64 lies in them
+    commit(store, larger)
+    [wrong] = opened(store.root, plan=replace(PLAN, crop=64))
+    with pytest.raises(StreamError, match="not one sample"):
+        list(wrong)
+
+
+# settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"world": 5}, "a global batch of 24 can't be split over 5 ranks: give a multiple"),
+        ({"rank": 2, "world": 2}, "rank is 2 of 2: ranks count from 0"),
+        ({"plan": replace(PLAN, crop=33)}, "crop is 33: the patches have 32 pixels a side"),
+    ],
+)
+def test_a_setting_that_can_not_be_is_said_before_anything_is_read(
+    made: LocalStore, changes: dict[str, Any], sentence: str
+) -> None:
+    settings = {"plan": PLAN} | changes
+    plan = settings.pop("plan")
+    with pytest.raises(ValueError, match=sentence):
+        Stream(made.root, plan, **settings)
+
+
+def test_without_a_manifest_there_is_nothing_to_stream(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"no shards/manifest\.json in .*: the run isn't finished"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"plan": {"batch": 48, "seed": 5, "window": 40, "crop": 16}}, "made with batch=48: give the same"),
+        ({"plan": {"batch": 24, "seed": 6, "window": 41, "crop": 16}}, "made with seed=6, window=41"),
+        ({"state_version": 0}, "the stream's state has version 0, this reads 1"),
+        ({"set": "0" * 16}, "the state is of set 0000000000000000"),
+        ({"admitted": [[0, 9]]}, "the set has no version 9, only 1 to 1"),
+    ],
+)
+def test_a_state_of_another_run_is_refused(made: LocalStore, changes: dict[str, Any], sentence: str) -> None:
+    [stream] = opened(made.root)
+    list(stream)
+    state = stream.state_dict() | changes
+    [other] = opened(made.root)
+    with pytest.raises(ValueError, match=sentence):
+        other.load_state_dict(state)
+
+
+# from elsewhere
+
+
+def test_from_s3_it_is_the_same_with_a_cache_and_without(
+    made: LocalStore, undisturbed: tuple[list[str], list[dict[str, Any]]], s3_server: S3Server, tmp_path: Path
+) -> None:
+    from shards.store import S3Store
+
+    store = S3Store(f"{s3_server.bucket('streamed')}/set", s3_server.endpoint_url)
+    for name in made.list(""):
+        store.write(name, made.read(name))
+    for cache in (Cache(folder=tmp_path / "cache"), Cache(folder=tmp_path / "none", limit=0)):
+        streams = opened(store.root, 2, 1, endpoint_url=s3_server.endpoint_url, cache=cache)
+        assert [together(parts) for parts in batches(streams, most=7)] == undisturbed[0][:7]
+        for stream in streams:
+            stream.close()
+    deadline = time.monotonic() + 20
+    while len(list((tmp_path / "cache").glob("*.tar"))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(list((tmp_path / "cache").glob("*.tar"))) >= 2
+    assert not (tmp_path / "none").exists()
