@@ -266,7 +266,9 @@ class _Crops(Dataset[Any]):
                     return self._crop(picks[at], into), at
                 except BadSample as error:
                     bad[at] = Skipped(sample=f"shard {picks[at, SHARD]}, slot {picks[at, SLOT]}", cause=str(error))
-        raise BadSample(f"not one sample of a whole global batch could be had, the last: {bad[(place - 1) % len(picks)].cause}")
+        raise BadSample(
+            f"not one sample of a whole global batch could be had, the last: {bad[(place - 1) % len(picks)].cause}"
+        )
 
     def _crop(self, pick: np.ndarray, into: np.ndarray) -> str:
         assert self.reader is not None, "set before the first sample"

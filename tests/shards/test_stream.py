@@ -66,7 +66,11 @@ def undisturbed(made: LocalStore) -> tuple[list[str], list[dict[str, Any]]]:
     return hashes, states
 
 
-GRID = [(world, workers) for world in (1, 2, 3, 4, 8) for workers in (0, 1, 2, 4)]
+GRID = [
+    pytest.param(world, workers, marks=[pytest.mark.slow] if world * workers > 6 else [])
+    for world in (1, 2, 3, 4, 8)
+    for workers in (0, 1, 2, 4)
+]
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than this machine has cores

@@ -1,0 +1,216 @@
+"""Shards on the local disk: whole and checked, within the limit, once for all processes, never a need."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from shards.ahead import ReadAhead
+from shards.cache import Cache, WrongBytes
+from shards.manifest import FOLDER, Manifest
+from shards.store import LocalStore, StoreError
+from tests.sets import write_set
+
+
+@dataclass(frozen=True)
+class Watched(LocalStore):
+    """A store that counts what is read of each object."""
+
+    reads: Counter[str] = field(default_factory=Counter, hash=False)
+
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        self.reads[name] += 1
+        return super().read(name, start, length)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Watched:
+    return Watched(tmp_path / "set")
+
+
+@pytest.fixture
+def made(store: Watched) -> Manifest:
+    return write_set(store, [20, 20, 20, 20], size=32)
+
+
+def cache_of(tmp_path: Path, limit: int = 10**9) -> Cache:
+    return Cache(folder=tmp_path / "cache", limit=limit)
+
+
+def held(cache: Cache) -> int:
+    return sum(path.stat().st_size for path in cache.folder.glob("*.tar"))
+
+
+def test_a_shard_is_fetched_once_and_whole(store: Watched, made: Manifest, tmp_path: Path) -> None:
+    cache, shard = cache_of(tmp_path), made.shards[0]
+    assert cache.find(shard) is None
+    assert cache.fetch(store, shard)
+    assert cache.fetch(store, shard)
+    found = cache.find(shard)
+    assert found is not None
+    assert found.read_bytes() == store.read(FOLDER + shard.name)
+    assert store.reads[FOLDER + shard.name] == 2  # one of them this test's
+
+
+def test_the_longest_unused_shard_makes_room(store: Watched, made: Manifest, tmp_path: Path) -> None:
+    size = max(shard.bytes for shard in made.shards)
+    cache = cache_of(tmp_path, limit=2 * size)
+    for number, shard in enumerate(made.shards[:2]):
+        assert cache.fetch(store, shard)
+        path = cache.find(shard)
+        assert path is not None
+        os.utime(path, (1000 + number, 1000 + number))
+    cache.find(made.shards[0])  # used again
+    assert cache.fetch(store, made.shards[2])
+    assert [cache.find(shard) is not None for shard in made.shards[:3]] == [True, False, True]
+    assert held(cache) <= cache.limit
+
+
+def test_a_shard_over_the_limit_is_left_where_it_is(store: Watched, made: Manifest, tmp_path: Path) -> None:
+    cache = cache_of(tmp_path, limit=made.shards[0].bytes - 1)
+    assert not cache.fetch(store, made.shards[0])
+    assert not cache.folder.exists()
+
+
+def test_other_bytes_than_the_manifests_are_asked_for_again_and_then_refused(
+    store: Watched, made: Manifest, tmp_path: Path
+) -> None:
+    wrong = replace(made.shards[0], sha256="0" * 64)
+    with pytest.raises(WrongBytes, match=r"train-000000\.tar has SHA-256 .*, the manifest 000"):
+        cache_of(tmp_path).fetch(store, wrong)
+    assert store.reads[FOLDER + wrong.name] == 3
+    assert not [*cache_of(tmp_path).folder.glob("*.tar"), *cache_of(tmp_path).folder.glob(".tmp-*")]
+
+
+def test_a_missing_shard_is_said(store: Watched, made: Manifest, tmp_path: Path) -> None:
+    store.delete(FOLDER + made.shards[0].name)
+    with pytest.raises(FileNotFoundError):
+        cache_of(tmp_path).fetch(store, made.shards[0])
+
+
+def _fetch_all(root: Path, folder: Path, made: Manifest) -> None:
+    cache = Cache(folder=folder, limit=made.shards[0].bytes * 2 + 1000)
+    for _ in range(3):
+        for shard in made.shards:
+            cache.fetch(LocalStore(root), shard)
+            path = cache.find(shard)
+            if path is not None:
+                with contextlib.suppress(FileNotFoundError):  # another made room
+                    assert len(path.read_bytes()) == shard.bytes
+
+
+def test_many_processes_share_it(store: Watched, made: Manifest, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_fetch_all, args=(store.folder, tmp_path / "cache", made)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert held(cache_of(tmp_path)) <= made.shards[0].bytes * 2 + 1000
+    assert not list((tmp_path / "cache").glob(".tmp-*"))
+
+
+def test_what_a_killed_process_left_goes_in_time(store: Watched, made: Manifest, tmp_path: Path) -> None:
+    cache = cache_of(tmp_path)
+    cache.folder.mkdir()
+    for name, age in (("old", 7200), ("new", 10)):
+        (cache.folder / f".tmp-{name}").write_bytes(b"half a shard")
+        os.utime(cache.folder / f".tmp-{name}", (time.time() - age,) * 2)
+    cache.fetch(store, made.shards[0])
+    assert [path.name for path in cache.folder.glob(".tmp-*")] == [".tmp-new"]
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
+    if done.returncode:
+        pytest.skip("can't mount a small disk here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def wait_for(condition: object, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_full_disk_ends_reading_ahead_and_nothing_else(
+    store: Watched, made: Manifest, tiny_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tiny_disk / "others").write_bytes(bytes(60_000))
+    cache = Cache(folder=tiny_disk / "cache", limit=10**9)
+    assert not cache.fetch(store, made.shards[0])
+    assert not list(cache.folder.glob("*.tar"))
+
+
+def test_read_ahead_brings_what_is_wanted_in_its_order(store: Watched, made: Manifest, tmp_path: Path) -> None:
+    cache = cache_of(tmp_path)
+    ahead = ReadAhead(store, cache)
+    ahead.want(made.shards[1:3])
+    wait_for(lambda: cache.find(made.shards[1]) and cache.find(made.shards[2]))
+    assert cache.find(made.shards[0]) is None
+    ahead.want(made.shards[:1])
+    wait_for(lambda: cache.find(made.shards[0]))
+    ahead.close()
+    assert not ahead.troubles
+
+
+def test_read_ahead_asks_for_no_more_than_fits(store: Watched, made: Manifest, tmp_path: Path) -> None:
+    cache = cache_of(tmp_path, limit=made.shards[0].bytes + made.shards[1].bytes)
+    ahead = ReadAhead(store, cache)
+    ahead.want(made.shards)
+    wait_for(lambda: cache.find(made.shards[0]) and cache.find(made.shards[1]))
+    time.sleep(0.2)
+    assert store.reads[FOLDER + made.shards[2].name] == 0
+    ahead.close()
+
+
+def test_what_can_not_be_brought_is_named_and_the_rest_comes(
+    store: Watched, made: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.delete(FOLDER + made.shards[0].name)
+    cache = cache_of(tmp_path)
+    ahead = ReadAhead(store, cache)
+    ahead.want([made.shards[0], replace(made.shards[1], sha256="0" * 64), made.shards[2]])
+    wait_for(lambda: cache.find(made.shards[2]) and len(ahead.troubles) == 2)
+    ahead.close()
+    assert set(ahead.troubles) == {made.shards[0].name, made.shards[1].name}
+    assert "the manifest 000" in caplog.text
+
+
+def test_a_folder_that_can_not_be_written_ends_it_with_a_word(store: Watched, made: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    ahead = ReadAhead(store, cache_of(tmp_path))
+    ahead.want(made.shards)
+    wait_for(lambda: ahead.troubles)
+    assert "samples are read from" in ahead.troubles["cache"]
+
+
+@dataclass(frozen=True)
+class Broken(LocalStore):
+    """A store that can't be reached."""
+
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        raise StoreError(f"{name} can't be had")
+
+
+def test_a_store_that_can_not_be_reached_is_named(made: Manifest, store: Watched, tmp_path: Path) -> None:
+    ahead = ReadAhead(Broken(store.folder), cache_of(tmp_path))
+    ahead.want(made.shards[:1])
+    wait_for(lambda: ahead.troubles)
+    ahead.close()
+    assert "can't be had" in ahead.troubles[made.shards[0].name]
