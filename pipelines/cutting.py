@@ -29,7 +29,7 @@ from shards.format import Description, sample_name, to_json
 from shards.store import Store
 
 FOLDER: Final = "patches/"
-VERSION: Final = 1  # of what cutting does: part of the fingerprint
+VERSION: Final = 2  # of what cutting does: part of the fingerprint
 _ABOUT: Final = b"million_ird.cut"
 _SCHEMA: Final = pa.schema(
     [("sample", pa.string()), ("source", pa.string()), ("suffix", pa.string())]
