@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import random
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -14,50 +15,10 @@ import jpeglib
 import numpy as np
 import pytest
 import scipy.fft
-from PIL import Image, ImageOps
+from PIL import Image
 
 from shards.codec import JPEG_DCT, PNG, Cut, Patch, cut
-
-FACTORS = {
-    "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-    "4:2:2": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
-    "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
-    "4:4:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_440,
-    "4:1:1": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_411,
-}
-KINDS = [*FACTORS, "grey"]
-
-
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Colourful, textured, (height, width, 3) uint8."""
-    coarse = np.random.default_rng(seed).integers(20, 236, (height // 6, width // 6, 3)).astype(np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def encoded(pixels: np.ndarray, kind: str = "4:2:0", quality: int = 85, **options: int) -> bytes:
-    """A JPEG by OpenCV: `progressive`, `rst_interval` as its IMWRITE_JPEG_ options."""
-    flags = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    for name, value in options.items():
-        flags += [getattr(cv2, f"IMWRITE_JPEG_{name.upper()}"), value]
-    if kind == "grey":
-        return cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), flags)[1].tobytes()
-    flags += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, FACTORS[kind]]
-    return cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), flags)[1].tobytes()
-
-
-def segment(marker: int, payload: bytes) -> bytes:
-    return bytes([0xFF, marker]) + (len(payload) + 2).to_bytes(2, "big") + payload
-
-
-def oriented(body: bytes, orientation: int) -> bytes:
-    """The file with an EXIF segment that asks for the turn; nothing else in it changes."""
-    tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01" + orientation.to_bytes(2, "big") + b"\0\0\0\0\0\0"
-    return body[:2] + segment(0xE1, b"Exif\0\0" + tiff) + body[2:]
-
-
-def upright(body: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(body)) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+from tests.shards.pictures import KINDS, encoded, oriented, picture, segment, upright
 
 
 def cut_jpeg(body: bytes, size: int = 512, max_flat: float = 1.0) -> Cut:
@@ -173,6 +134,31 @@ def test_restart_intervals_are_read() -> None:
     body = encoded(picture(256, 256), rst_interval=3)
     assert b"\xff\xdd" in body
     assert {patch.codec for patch in cut_jpeg(body, size=128).patches} == {JPEG_DCT}
+
+
+@pytest.mark.parametrize(("kind", "mcu"), [("4:2:0", 16), ("4:2:2", 16), ("4:1:1", 32), ("4:4:4", 8), ("grey", 8)])
+@pytest.mark.parametrize(("size", "segment"), [(256, 128), (128, 128), (96, 32)])
+def test_a_patch_has_restart_markers_that_divide_its_rows(kind: str, mcu: int, size: int, segment: int) -> None:
+    for patch in cut_jpeg(encoded(picture(256, 256), kind), size=size).patches:
+        restart = patch.data.index(b"\xff\xdd\0\4") + 4
+        assert int.from_bytes(patch.data[restart : restart + 2], "big") * mcu == segment
+
+
+def test_coefficients_beyond_baseline_send_the_picture_to_png(tmp_path: Path) -> None:
+    """-1024 is one more than an AC coefficient of 8-bit samples can be; libjpeg reads it all the same."""
+    frame = struct.pack(">BHHBBBB", 8, 64, 64, 1, 1, 0x11, 0)
+    dc, ac = b"\x00" + bytes([1, *[0] * 15]) + b"\x00", b"\x10" + bytes([1, 1, *[0] * 14]) + b"\x0b\x00"
+    blocks = int(("0" + "0" + "01111111111" + "10") * 64, 2)  # no difference, -1024 in 11 bits, end of block
+    segments = [
+        segment(0xDB, b"\0" + b"\1" * 64),
+        segment(0xC0, frame),
+        segment(0xC4, dc + ac),
+        segment(0xDA, b"\1\1\0\0\x3f\0"),
+    ]
+    scan = blocks.to_bytes(15 * 64 // 8, "big").replace(b"\xff", b"\xff\0")
+    body = b"\xff\xd8" + b"".join(segments) + scan + b"\xff\xd9"
+    assert np.all(read_dct(body, tmp_path).Y[..., 0, 1] == -1024)
+    assert {patch.codec for patch in cut_jpeg(body, size=64).patches} == {PNG}
 
 
 def test_metadata_and_what_follows_the_picture_stay_behind() -> None:
