@@ -48,6 +48,7 @@ from jobs.terminal import ratio, shown
 from pipelines import recipes
 from pipelines.baseline import THREADS
 from pipelines.demo_pictures import make_pictures
+from shards.store import open_store
 
 PROGRAM = "bench"
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -94,7 +95,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _bench(flags: argparse.Namespace) -> None:
     check_platform()
     print(machine(), flush=True)
-    works = {"filter": _filter, "cascade": _cascade, "memory": _memory, "fetch": _fetch, "score": _score}
+    works = {
+        "filter": _filter,
+        "cascade": _cascade,
+        "memory": _memory,
+        "fetch": _fetch,
+        "score": _score,
+        "stream": _stream,
+    }
     work = works[flags.command]
     with tempfile.TemporaryDirectory(prefix="million-ird-bench-") as scratch:
         print(work(flags, Path(scratch)))
@@ -272,6 +280,17 @@ def _score(flags: argparse.Namespace, scratch: Path) -> str:
     return "\n\n".join(parts)
 
 
+def _stream(flags: argparse.Namespace, scratch: Path) -> str:
+    from jobs import bench_stream  # torch and webdataset take seconds to import, and the other commands need neither
+
+    store = bench_stream.made(flags.photos, scratch)
+    said = bench_stream.table(store, scratch, flags.seconds)
+    if flags.out is None:
+        return said
+    target = open_store(flags.out, flags.endpoint_url)
+    return f"{said}\n\n{bench_stream.cold_start(store, target, flags.endpoint_url, scratch)}"
+
+
 def spread(files: Sequence[Path], limit: int | None) -> list[Path]:
     """At most `limit` files at even distances, the first and the last among them."""
     if limit is None or limit >= len(files):
@@ -369,7 +388,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{filter,cascade,memory,fetch,score}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="{filter,cascade,memory,fetch,score,stream}"
+    )
     one = commands.add_parser("filter", help="throughput and peak memory next to a plain script")
     two = commands.add_parser("memory", help="peak memory as the list grows")
     three = commands.add_parser("fetch", help="downloads next to img2dataset's")
@@ -382,6 +403,11 @@ def _parser() -> argparse.ArgumentParser:
     five = commands.add_parser("score", help="NIQE, BRISQUE and NIMA by the fused engine next to pyiqa")
     five.add_argument("--photos", type=Path, help="folder of pictures (default: drawn ones)")
     five.add_argument("--limit", type=int, default=12, help="pictures, spread over all sizes (default 12: minutes)")
+    six = commands.add_parser("stream", help="crops for training, next to stock webdataset and mosaicml-streaming")
+    six.add_argument("--photos", type=Path, required=True, help="folder of pictures to cut")
+    six.add_argument("--seconds", type=float, default=5.0, help="a contender's turn, of three (default 5)")
+    six.add_argument("--out", help="for a cold start too: an empty s3://bucket/prefix that takes 2 GB")
+    six.add_argument("--endpoint-url", help="another S3 server than AWS's")
     for command in (one, two, four, five):
         command.add_argument("--weights", type=Path, help="folder with the metrics' weights (else pyiqa's cache)")
     two.add_argument("--rows", type=int, nargs="+", default=[1000, 20000], help="list lengths, ascending")

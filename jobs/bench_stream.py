@@ -1,0 +1,341 @@
+"""Crops for training from shards: this project's stream beside what else there is, in one process, on one core.
+
+Everyone gives the same thing, batches of uint8 crops at random places of the same patches, shuffled as each does it.
+In every round each contender has its turn; the best of its rounds counts.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import torch
+import webdataset
+from PIL import Image
+from PIL.JpegImagePlugin import get_sampling
+
+from curation.folders import Folder
+from jobs import terminal
+from jobs.terminal import ratio, shown
+from pipelines.recipes import ShardRecipe
+from pipelines.shard import ShardJob, shard
+from shards import index, parquet, tar
+from shards.cache import Cache
+from shards.manifest import FOLDER, Manifest, Shard, Version, commit, read_manifest, set_id
+from shards.order import crop_box
+from shards.patches import Box
+from shards.store import LocalStore, Store
+from shards.stream import Plan, Stream
+
+BATCH: Final = 32
+CROP: Final = 128
+PATCH: Final = 512
+_SHUFFLE: Final = 1000  # samples, for those who have a buffer
+_ROUNDS: Final = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pace:
+    """How fast a contender was, in its best round."""
+
+    name: str
+    samples: float  # per second of one core
+    bytes: float  # that it reads, per sample
+
+
+def made(photos: Path, scratch: Path) -> LocalStore:
+    """The patches of a folder of pictures, as `dynet-shard` cuts them. Starts Ray."""
+    store = LocalStore(scratch / "ours")
+    folder = Folder(name="bench", path=photos)
+    recipe = ShardRecipe(min_res=512, max_shard_bytes=50_000_000)
+    shard(ShardJob(store=store, stores=(), folders=(folder,), recipe=recipe, max_pixels=200_000_000), lambda *_: None)
+    return store
+
+
+def table(store: LocalStore, scratch: Path, seconds: float) -> str:
+    """Paces of all contenders on the set in `store`, each for `seconds` a round."""
+    torch.set_num_threads(1)
+    set_ = read_manifest(store)
+    jpegs = sum(suffix == "jpg" for one in index.read(store, set_) for suffix in one["suffix"].to_pylist())
+    head = f"{set_.samples} patches ({jpegs} JPEG), {set_.bytes / set_.samples / 1000:.0f} KB each, crops of {CROP}\n"
+    return head + compared(_paces(store, set_, scratch, seconds))
+
+
+def _paces(store: LocalStore, set_: Manifest, scratch: Path, seconds: float) -> list[Pace]:
+    ours = [store.folder / FOLDER / shard.name for shard in set_.shards]
+    pngs = _as_png(ours, scratch / "png")
+    contenders: dict[str, tuple[Callable[[], Iterator[int]], float]] = {
+        "this project": (lambda: _ours(store), _size(ours)),
+        "webdataset on PNG shards": (lambda: _stock(pngs), _size(pngs)),
+        "webdataset on our shards": (lambda: _stock(ours), _size(ours)),
+        "raw read of our tars (limit)": (lambda: _raw(ours), _size(ours)),
+        "the decoder alone, on what is needed (limit)": (_decoder(store, set_), 0.0),
+    }
+    mds = _as_mds(ours, scratch / "mds")
+    if mds is not None:
+        contenders["mosaicml-streaming on MDS"] = (lambda: _mosaic(mds), _size([*mds.glob("*.mds")]))
+    best: dict[str, float] = {}
+    for _ in range(_ROUNDS):
+        for name, (run, _) in contenders.items():
+            best[name] = max(best.get(name, 0.0), _per_second(run, seconds))
+    return [Pace(name=name, samples=best[name], bytes=of / set_.samples) for name, (_, of) in contenders.items()]
+
+
+def compared(paces: Sequence[Pace]) -> str:
+    """The table, with each as a multiple of stock webdataset on PNG."""
+    base = next(one.samples for one in paces if one.name == "webdataset on PNG shards")
+    rows = [
+        (one.name, shown(one.samples), ratio(one.samples, base), f"{one.bytes / 1000:.0f} KB" if one.bytes else "-")
+        for one in paces
+    ]
+    return terminal.table(("", "samples/s", "times webdataset on PNG", "a sample"), rows)
+
+
+def _per_second(run: Callable[[], Iterator[int]], seconds: float) -> float:
+    """Samples a second of this process's CPU time, epoch after epoch until the time is up, the first batch left out."""
+    counts = run()
+    next(counts)
+    count, started = 0, time.process_time()
+    while time.process_time() - started < seconds:
+        for given in counts:
+            count += given
+            if time.process_time() - started > seconds:
+                break
+        else:
+            counts = run()
+    return count / (time.process_time() - started)
+
+
+# ---------------------------------------------------------------- the contenders
+
+
+def _ours(store: LocalStore) -> Iterator[int]:
+    stream = Stream(store.root, Plan(batch=BATCH, crop=CROP))
+    return (len(batch.samples) for batch in stream)
+
+
+def _stock(tars: Sequence[Path]) -> Iterator[int]:
+    """Stock webdataset, as its documents have it: shuffle buffer, Pillow, crop, batch."""
+    random = np.random.default_rng(0)
+
+    def crop(sample: dict[str, Any]) -> torch.Tensor:
+        pixels = sample["jpg"] if "jpg" in sample else sample["png"]
+        top, left = random.integers(0, [n - CROP + 1 for n in pixels.shape[:2]])
+        return torch.from_numpy(np.ascontiguousarray(pixels[top : top + CROP, left : left + CROP]))
+
+    urls = [str(path) for path in tars]
+    samples = webdataset.WebDataset(urls, shardshuffle=False).shuffle(_SHUFFLE).decode("rgb8").map(crop)
+    return (len(batch) for batch in samples.batched(BATCH, collation_fn=torch.stack))
+
+
+def _mosaic(folder: Path) -> Iterator[int]:
+    """mosaicml-streaming on the same JPEG bytes, decoded by Pillow as its own `jpeg` encoding does."""
+    from streaming import StreamingDataset
+
+    random = np.random.default_rng(0)
+
+    class Crops(StreamingDataset):
+        def __getitem__(self, at: int) -> torch.Tensor:
+            pixels = np.asarray(Image.open(io.BytesIO(super().__getitem__(at)["data"])).convert("RGB"))
+            top, left = random.integers(0, [n - CROP + 1 for n in pixels.shape[:2]])
+            return torch.from_numpy(np.ascontiguousarray(pixels[top : top + CROP, left : left + CROP]))
+
+    samples = Crops(local=str(folder), shuffle=True, batch_size=BATCH)
+    loader: torch.utils.data.DataLoader[torch.Tensor] = torch.utils.data.DataLoader(samples, batch_size=BATCH)
+    return (len(batch) for batch in loader)
+
+
+def _raw(tars: Sequence[Path]) -> Iterator[int]:
+    for path in tars:
+        for member in tar.members(path.read_bytes()):
+            if not member.name.endswith(".json"):
+                yield 1
+
+
+def _decoder(store: LocalStore, set_: Manifest) -> Callable[[], Iterator[int]]:
+    """OpenCV on JPEGs that have the crops' pixels and no others, with the patches' own tables and sampling."""
+    crops = [_only(data, crop_box(0, 0, name, PATCH, CROP)) for name, data in _jpegs(store, set_)]
+
+    def run() -> Iterator[int]:
+        for crop in crops:
+            cv2.imdecode(crop, cv2.IMREAD_COLOR)
+            yield 1
+
+    return run
+
+
+def _jpegs(store: LocalStore, set_: Manifest) -> Iterator[tuple[str, bytes]]:
+    for one, rows in zip(set_.shards, index.read(store, set_), strict=True):
+        for entry in index.from_table(rows):
+            if entry.suffix == "jpg":
+                yield entry.sample, store.read(FOLDER + one.name, entry.data_offset, entry.data_size)
+
+
+def _only(data: bytes, box: Box) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as patch:
+        sink = io.BytesIO()
+        how = {"qtables": patch.quantization, "subsampling": get_sampling(patch), "optimize": True}
+        patch.crop((box.left, box.top, box.left + box.size, box.top + box.size)).save(sink, "JPEG", **how)
+    return np.frombuffer(sink.getvalue(), np.uint8)
+
+
+# ---------------------------------------------------------------- the same patches in other forms
+
+
+def _as_png(tars: Sequence[Path], folder: Path) -> list[Path]:
+    """The same samples in the same order, as PNG."""
+    folder.mkdir()
+    for path in tars:
+        members = ((_png_name(one.name), _png(one.data, one.name)) for one in tar.members(path.read_bytes()))
+        tar.write(folder / path.name, sorted(members))
+    return [folder / path.name for path in tars]
+
+
+def _png_name(name: str) -> str:
+    return name.replace(".jpg", ".png")
+
+
+def _png(data: bytes, name: str) -> bytes:
+    if not name.endswith(".jpg"):
+        return data
+    sink = io.BytesIO()
+    with Image.open(io.BytesIO(data)) as patch:
+        patch.convert("RGB").save(sink, "PNG", compress_level=4)  # as `shards.codec` writes them
+    return sink.getvalue()
+
+
+def _as_mds(tars: Sequence[Path], folder: Path) -> Path | None:
+    """The same bytes as MDS; None where mosaicml-streaming is not installed."""
+    try:
+        from streaming import MDSWriter
+    except ImportError:
+        print("mosaicml-streaming is not installed (pip install mosaicml-streaming, in an environment of its own)")
+        return None
+    with MDSWriter(out=str(folder), columns={"data": "bytes"}) as writer:
+        for path in tars:
+            for member in tar.members(path.read_bytes()):
+                if not member.name.endswith(".json"):
+                    writer.write({"data": member.data})
+    return folder
+
+
+def _size(paths: Sequence[Path]) -> float:
+    return float(sum(path.stat().st_size for path in paths))
+
+
+# ---------------------------------------------------------------- a cold start, and memory
+
+
+def cold_start(store: LocalStore, target: Store, endpoint_url: str | None, scratch: Path) -> str:
+    """From `Stream(…)` to its first batch, of two shards of 1 GB in `target`, beside the fetch of one whole shard.
+
+    And what a process holds after 50 batches.
+    """
+    write_large(store, target, shards=2, shard_bytes=1_000_000_000)
+    started = time.perf_counter()
+    Cache(folder=scratch / "whole").fetch(target, read_manifest(target).shards[0])
+    whole = time.perf_counter() - started
+    said = [_first_batch(target.root, endpoint_url, scratch / str(number)) for number in range(_ROUNDS)]
+    first = min(one["first_batch"] for one in said)
+    rows = [
+        ("first batch, nothing cached", f"{first:.2f} s"),
+        ("one shard of 1 GB, whole", f"{whole:.2f} s"),
+        ("peak of a process, its modules loaded", f"{said[0]['loaded'] / 1e6:.0f} MB"),
+        ("the same after 50 batches", f"{said[0]['peak'] / 1e6:.0f} MB"),
+    ]
+    return terminal.table(("cold start", ""), rows)
+
+
+def _first_batch(root: str, endpoint_url: str | None, cache: Path) -> dict[str, float]:
+    words = [sys.executable, "-m", "jobs.bench_stream", root, endpoint_url or "", str(cache)]
+    return dict(json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout))
+
+
+def _report(root: str, endpoint_url: str, cache: str) -> None:
+    """What `_first_batch` starts: one stream in a process of its own."""
+    loaded = _peak()
+    started = time.perf_counter()
+    stream = Stream(
+        root, Plan(batch=BATCH, crop=CROP), endpoint_url=endpoint_url or None, cache=Cache(folder=Path(cache))
+    )
+    batches = iter(stream)
+    next(batches)
+    first = time.perf_counter() - started
+    for _ in range(50):
+        next(batches)
+    print(json.dumps({"first_batch": first, "loaded": loaded, "peak": _peak()}))
+    stream.close()
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def write_large(store: LocalStore, target: Store, shards: int, shard_bytes: int) -> None:
+    """A set of shards of this size in `target`: the patches of `store` again and again, under other keys."""
+    set_ = read_manifest(store)
+    pieces = list(_jpegs(store, set_))
+    made, tables = [], []
+    for place in range(shards):
+        one, rows = _large_shard(target, place, pieces, shard_bytes)
+        made.append(one)
+        tables.append(rows)
+    versions = (Version(number=1, shards=shards, tombstones=0),)
+    written = index.write(target, versions, tables)
+    part = parquet.write(target, "metadata.parquet", index.SCHEMA, tables)
+    commit(
+        target,
+        Manifest(
+            set=set_id(made),
+            recipe=set_.recipe,
+            shards=tuple(made),
+            index=written,
+            metadata=part,
+            versions=versions,
+        ),
+    )
+
+
+def _large_shard(target: Store, place: int, pieces: Sequence[tuple[str, bytes]], size: int) -> tuple[Shard, pa.Table]:
+    count = size // (sum(tar.stored_size(len(data), 2) for _, data in pieces) // len(pieces))
+    keys = [f"{place * count + number:016x}" for number in range(count)]
+    chosen = [pieces[number % len(pieces)][1] for number in range(count)]
+    name = f"train-{place:06d}.tar"
+    with tempfile.TemporaryDirectory(prefix="million-ird-") as folder:
+        members = ((f"{key}_00000_00000.jpg", data) for key, data in zip(keys, chosen, strict=True))
+        placed = tar.write(Path(folder) / name, members)
+        written = target.write(FOLDER + name, Path(folder) / name)
+    entries = [
+        index.Entry(
+            sample=one.name.partition(".")[0],
+            key=key,
+            source="bench",
+            shard=place,
+            slot=slot,
+            suffix="jpg",
+            digest=one.digest,
+            data_offset=one.offset,
+            data_size=one.size,
+            json_offset=0,
+            json_size=0,
+        )
+        for slot, (key, one) in enumerate(zip(keys, placed, strict=True))
+    ]
+    one = Shard(name=name, bytes=written.size, sha256=written.sha256, samples=count, slots=count)
+    return one, index.to_table(entries)
+
+
+if __name__ == "__main__":
+    _report(*sys.argv[1:])
