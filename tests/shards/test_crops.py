@@ -267,11 +267,11 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
         if what < 0.7:
             changed[at] = rng.choice([rng.randrange(256), 0, 255, changed[at] ^ 1 << rng.randrange(8)])
         elif what < 0.8:
-            del changed[at : at + rng.randrange(1, 9)]
+            del changed[at + 1 : at + rng.randrange(2, 9)]
         elif what < 0.9:
             changed[at:at] = changed[at // 2 : at // 2 + rng.randrange(1, 200)]
         else:
-            del changed[max(at, 1) :]
+            del changed[at + 1 :]
     return bytes(changed)
 
 
