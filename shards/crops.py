@@ -40,7 +40,10 @@ _FRAME: Final = struct.Struct(">HHBHHB")  # marker, length, bits, height, width,
 _EXTENT: Final = struct.Struct(">HH")  # height, width
 _EXTENT_AT: Final = 5  # bytes into a frame header
 _LOOK_AHEAD: Final = bytes(16)  # what libjpeg wants to see behind the last code
-_PNG_START: Final = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+_PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_PNG_START: Final = _PNG_SIGNATURE + b"\0\0\0\rIHDR"
+_PNG_CHUNK: Final = struct.Struct(">I4s")  # length, kind
+_PNG_SUM: Final = 4  # bytes of checksum behind a chunk
 _PNG_EXTENT: Final = struct.Struct(">II")  # width, height
 _AS_STORED: Final = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
@@ -233,7 +236,20 @@ def _png_crop(data: bytes, box: Box) -> np.ndarray:
     width, height = _PNG_EXTENT.unpack_from(data, len(_PNG_START))
     _check_extent("png", height, width)
     _check_box(box, height, width)
+    _check_chunks(data)
     return _cropped(_decoded("png", data, height, width), box.top, box.left, box.size)
+
+
+def _check_chunks(data: bytes) -> None:
+    """Each chunk lies inside the file: OpenCV sets aside what a length promises, up to 4 GB, before it reads."""
+    at, kind = len(_PNG_SIGNATURE), b""
+    while kind != b"IEND":
+        if at + _PNG_CHUNK.size > len(data):
+            raise DecodeError("png: no end chunk")
+        length, kind = _PNG_CHUNK.unpack_from(data, at)
+        at += _PNG_CHUNK.size + length + _PNG_SUM
+        if at > len(data):
+            raise DecodeError(f"png: ends in a chunk of {length} bytes")
 
 
 def _decoded(kind: str, data: bytes, height: int, width: int) -> np.ndarray:
