@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from PIL.JpegImagePlugin import get_sampling
 
 from curation.folders import Folder
 from jobs import terminal
+from jobs.bench_first_batch import BATCH, CROP
 from jobs.terminal import ratio, shown
 from pipelines.recipes import ShardRecipe
 from pipelines.shard import ShardJob, shard
@@ -39,8 +39,6 @@ from shards.patches import Box
 from shards.store import LocalStore, Store
 from shards.stream import Plan, Stream
 
-BATCH: Final = 32
-CROP: Final = 128
 PATCH: Final = 512
 _SHUFFLE: Final = 1000  # samples, for those who have a buffer
 _ROUNDS: Final = 3
@@ -259,28 +257,8 @@ def cold_start(store: LocalStore, target: Store, endpoint_url: str | None, scrat
 
 
 def _first_batch(root: str, endpoint_url: str | None, cache: Path) -> dict[str, float]:
-    words = [sys.executable, "-m", "jobs.bench_stream", root, endpoint_url or "", str(cache)]
+    words = [sys.executable, "-m", "jobs.bench_first_batch", root, endpoint_url or "", str(cache)]
     return dict(json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout))
-
-
-def _report(root: str, endpoint_url: str, cache: str) -> None:
-    """What `_first_batch` starts: one stream in a process of its own."""
-    loaded = _peak()
-    started = time.perf_counter()
-    stream = Stream(
-        root, Plan(batch=BATCH, crop=CROP), endpoint_url=endpoint_url or None, cache=Cache(folder=Path(cache))
-    )
-    batches = iter(stream)
-    next(batches)
-    first = time.perf_counter() - started
-    for _ in range(50):
-        next(batches)
-    print(json.dumps({"first_batch": first, "loaded": loaded, "peak": _peak()}))
-    stream.close()
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
 def write_large(store: LocalStore, target: Store, shards: int, shard_bytes: int) -> None:
@@ -335,7 +313,3 @@ def _large_shard(target: Store, place: int, pieces: Sequence[tuple[str, bytes]],
     ]
     one = Shard(name=name, bytes=written.size, sha256=written.sha256, samples=count, slots=count)
     return one, index.to_table(entries)
-
-
-if __name__ == "__main__":
-    _report(*sys.argv[1:])

@@ -44,7 +44,7 @@ class Cache:
         path = self._path(shard)
         try:
             os.utime(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         return path
 

@@ -6,8 +6,12 @@ is a bad sample, and the caller decides what to do without it.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,11 +21,12 @@ import pyarrow as pa
 from shards import parquet, tar
 from shards.cache import Cache
 from shards.manifest import FOLDER, Manifest, ManifestError, read_manifest
-from shards.store import Store
+from shards.store import LocalStore, Store, StoreError
 
 _COLUMNS: Final = ["sample", "slot", "suffix", "digest", "data_offset", "data_size"]
-_SHARDS_HELD: Final = 64  # whose rows of the index are kept: a shard of 15,000 samples takes 1 MB
+_ROWS_HELD: Final = 1 << 17  # rows of the index that are kept, of whole shards: some 30 MB
 _MISSING_FOR: Final = 30.0  # seconds until a missing shard is looked for again
+_AT_ONCE: Final = 8  # requests on their way, to where the set lies
 
 
 class BadSample(Exception):
@@ -37,13 +42,48 @@ class Sample:
     data: bytes
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Rows:
+    """A shard's rows of the index, ascending by slot; plain lists, since one element is asked for at a time."""
+
+    slots: np.ndarray
+    names: list[str]
+    suffixes: list[str]
+    digests: list[str]
+    offsets: list[int]
+    sizes: list[int]
+
+    @staticmethod
+    def of(table: pa.Table) -> _Rows:
+        names, suffixes, digests, offsets, sizes = (table[c].to_pylist() for c in _COLUMNS if c != "slot")
+        slots = table["slot"].to_numpy()
+        return _Rows(slots=slots, names=names, suffixes=suffixes, digests=digests, offsets=offsets, sizes=sizes)
+
+
 class Reader:
     """Reads samples of one set. Not for several threads at once."""
 
     def __init__(self, store: Store, manifest: Manifest, cache: Cache | None) -> None:
         self._store, self._manifest, self._cache = store, manifest, cache
-        self._rows: OrderedDict[int, pa.Table] = OrderedDict()
+        self._rows: OrderedDict[int, _Rows] = OrderedDict()
         self._missing: dict[int, tuple[float, str]] = {}
+        self._fetched: dict[tuple[int, int], bytes] = {}
+        self._threads = None if isinstance(store, LocalStore) else ThreadPoolExecutor(_AT_ONCE)
+
+    def fetch(self, places: Sequence[tuple[int, int]]) -> None:
+        """Asks for these (shard, slot) together where they have to be asked for over a network, for `sample`."""
+        self._fetched.clear()
+        if self._threads is None:
+            return
+        wanted: list[tuple[tuple[int, int], str, int, int]] = []
+        for shard, slot in places:
+            with suppress(BadSample, FileNotFoundError, IndexError, ManifestError):  # `sample` says it
+                rows, row = self._row(shard, slot)
+                if self._cached(shard) is None:
+                    wanted.append(((shard, slot), self._name(shard), rows.offsets[row], rows.sizes[row]))
+        for (place, *_), data in zip(wanted, self._threads.map(self._tried, wanted), strict=True):
+            if data is not None:
+                self._fetched[place] = data
 
     def sample(self, shard: int, slot: int) -> Sample:
         """The sample in this place. Raises BadSample; StoreError where the store can't be used at all."""
@@ -61,41 +101,65 @@ class Reader:
             raise BadSample(f"{self._store.root}: {error}") from error
 
     def _found(self, shard: int, slot: int) -> Sample:
-        rows = self._rows_of(shard)
-        name = self._manifest.shards[shard].name
-        row = int(np.searchsorted(rows["slot"].to_numpy(), slot))
-        if row == rows.num_rows or rows["slot"][row].as_py() != slot:
-            raise BadSample(f"sample number {slot} of {name} was taken out for good")
-        sample, suffix, digest, offset, size = (rows[column][row].as_py() for column in _COLUMNS if column != "slot")
-        for from_cache in (True, False):
-            data = self._read(shard, offset, size, from_cache)
-            if tar.digest(data) == digest:
-                return Sample(name=sample, suffix=suffix, data=data)
-        raise BadSample(f"{sample} in {name}: {len(data)} of {size} bytes came, not those of the index")
+        rows, row = self._row(shard, slot)
+        offset, size = rows.offsets[row], rows.sizes[row]
+        data = self._fetched.pop((shard, slot), None) or self._near(shard, offset, size)
+        if data is None or tar.digest(data) != rows.digests[row]:
+            data = self._store.read(self._name(shard), offset, size)
+            if tar.digest(data) != rows.digests[row]:
+                told = f"{rows.names[row]} in {self._manifest.shards[shard].name}"
+                raise BadSample(f"{told}: {len(data)} of {size} bytes came, not those of the index")
+        return Sample(name=rows.names[row], suffix=rows.suffixes[row], data=data)
 
-    def _rows_of(self, shard: int) -> pa.Table:
+    def _name(self, shard: int) -> str:
+        return FOLDER + self._manifest.shards[shard].name
+
+    def _row(self, shard: int, slot: int) -> tuple[_Rows, int]:
+        rows = self._rows_of(shard)
+        row = int(rows.slots.searchsorted(slot))
+        if row == len(rows.slots) or rows.slots[row] != slot:
+            raise BadSample(f"sample number {slot} of {self._manifest.shards[shard].name} was taken out for good")
+        return rows, row
+
+    def _rows_of(self, shard: int) -> _Rows:
         if shard in self._rows:
             self._rows.move_to_end(shard)
             return self._rows[shard]
         if shard >= len(self._manifest.shards):
-            raise IndexError(shard)  # of a version newer than what is known here
-        rows = parquet.row_group(self._store, self._manifest.index, shard, _COLUMNS).combine_chunks()
+            raise IndexError(f"the set has no shard number {shard}")  # known here: a newer version may
+        rows = _Rows.of(parquet.row_group(self._store, self._manifest.index, shard, _COLUMNS))
         self._rows[shard] = rows
-        if len(self._rows) > _SHARDS_HELD:
+        while len(self._rows) > 1 and sum(len(one.slots) for one in self._rows.values()) > _ROWS_HELD:
             self._rows.popitem(last=False)
         return rows
 
-    def _read(self, shard: int, offset: int, size: int, from_cache: bool) -> bytes:
-        one = self._manifest.shards[shard]
-        path = self._cache.find(one) if self._cache and from_cache else None
-        if path is not None:
-            try:
-                with path.open("rb") as file:
-                    file.seek(offset)
-                    return file.read(size)
-            except FileNotFoundError:  # another process made room
-                pass
-        return self._store.read(FOLDER + one.name, offset, size)
+    def _cached(self, shard: int) -> str | None:
+        """A file on this machine that is the shard."""
+        if isinstance(self._store, LocalStore) and self._cache is None:
+            return f"{self._store.root}/{self._name(shard)}"
+        path = self._cache.find(self._manifest.shards[shard]) if self._cache else None
+        return str(path) if path else None
+
+    def _near(self, shard: int, offset: int, size: int) -> bytes | None:
+        """From this machine; None where it isn't here, or no more: another process may have made room."""
+        path = self._cached(shard)
+        if path is None:
+            return None
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            return os.pread(descriptor, size, offset)
+        finally:
+            os.close(descriptor)
+
+    def _tried(self, wanted: tuple[tuple[int, int], str, int, int]) -> bytes | None:
+        _, name, offset, size = wanted
+        try:
+            return self._store.read(name, offset, size)
+        except (FileNotFoundError, StoreError):
+            return None  # `sample` asks again, and says it
 
     def _look_again(self) -> None:
         """Takes up a newer manifest: what was moved has another name there."""

@@ -244,6 +244,7 @@ class _Crops(Dataset[Any]):
     def _batch(self, picks: np.ndarray) -> Batch:
         if self.reader is None:
             self.reader = Reader(self.store, read_manifest(self.store), self.cache)
+        self.reader.fetch([(int(picks[place, SHARD]), int(picks[place, SLOT])) for place in self.mine])
         pixels = np.empty((len(self.mine), self.plan.crop, self.plan.crop, 3), np.uint8)
         samples, epochs = [], []
         bad: dict[int, Skipped] = {}
