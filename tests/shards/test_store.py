@@ -96,7 +96,7 @@ def test_a_server_that_is_not_there_is_one_clear_error(monkeypatch: pytest.Monke
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StoreError, match="name another --out"):
+    with pytest.raises(StoreError, match="name another place"):
         LocalStore(tmp_path / "file" / "below").write("a", b"")
 
 
