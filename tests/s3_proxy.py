@@ -5,7 +5,8 @@
         ... a store with endpoint_url=proxy.endpoint_url ...
 
 A fault is spent on the next `times` requests whose "METHOD /path?query" has a match of the pattern (`times=-1`: on all
-of them). The first fault that fits is the one. `proxy.requests` has what was asked, in the order of arrival.
+of them). The first fault that fits is the one. `proxy.requests` has what was asked, in the order of arrival, and
+`proxy.signers` the access key ids that signed it.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class S3Proxy:
         self.server = urlsplit(endpoint_url).netloc
         self.faults: list[Fault] = []
         self.requests: list[str] = []
+        self.signers: list[str] = []
         self._lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._http.daemon_threads = True
@@ -92,9 +94,11 @@ class S3Proxy:
         self._http.shutdown()
         self._http.server_close()
 
-    def _next(self, request: str) -> Fault | None:
+    def _next(self, request: str, authorization: str) -> Fault | None:
+        signer = re.search("Credential=([^/]+)/", authorization)
         with self._lock:
             self.requests.append(request)
+            self.signers.append(signer[1] if signer else "")
             for fault in self.faults:
                 if fault.times and re.search(fault.match, request):
                     fault.times -= 1
@@ -107,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _forward(self) -> None:
         proxy: S3Proxy = self.server.proxy  # type: ignore[attr-defined]
-        fault = proxy._next(f"{self.command} {self.path}")
+        fault = proxy._next(f"{self.command} {self.path}", self.headers.get("Authorization", ""))
         what, at = (fault.what, fault.at) if fault else (None, 0)
         length = int(self.headers.get("Content-Length", 0))
         if what is What.RESET_REQUEST:
