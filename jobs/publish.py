@@ -38,7 +38,12 @@ def _publish(flags: argparse.Namespace) -> None:
         metadata_only=flags.metadata_only,
         replace=flags.replace,
     )
-    with terminal.Bar("check", "file") as checked, terminal.Bar("send", "B") as sent:
+    with terminal.Bar("check", "file") as checked, terminal.Bar("send", terminal.BYTES) as sending:
+
+        def sent(total: int, done: int) -> None:
+            checked.close()
+            sending(total, done)
+
         made = publish(job, How(checked=checked, sent=sent, threads=flags.threads))
     root, last = job.target.root, METADATA if flags.metadata_only else MANIFEST
     print(f"sent {made.sent} files, {terminal.scaled(made.bytes)}B; {made.skipped} were there")

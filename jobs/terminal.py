@@ -49,10 +49,15 @@ class Bar:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The last word, where what comes next has a bar of its own."""
         if self._bar is not None:
             self._bar.close()
         elif self._last:
             print(self._last, flush=True)
+        self._bar, self._last = None, ""
 
     def __call__(self, total: int, done: int, note: str = "") -> None:
         if _STOP.is_set():

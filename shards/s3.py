@@ -177,4 +177,6 @@ def _without_answer(error: Exception, place: str) -> str:
             f"no credentials for {place} ({error}): set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "or `aws configure`"
         )
+    if isinstance(error, EndpointConnectionError):
+        return f"S3 can't be used for {place}: nobody answers there ({error}); check --endpoint-url"
     return f"S3 can't be used for {place}: {error}"

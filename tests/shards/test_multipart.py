@@ -222,7 +222,7 @@ def test_stopping_ends_the_waits_too(
     store: S3Store, proxy: S3Proxy, large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3, "FIRST_WAIT", 60.0)
-    proxy.fail(What.RESET_RESPONSE, match="PUT", times=-1, at=0)
+    proxy.fail(What.SLOW_DOWN, match="PUT", times=-1)
     stop = threading.Event()
     stopped = Sender(store, 2, stop, PART)
     threading.Timer(0.5, stop.set).start()
