@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
@@ -84,6 +85,19 @@ def read(store: Store, unit: str) -> list[Row]:
     """The rows of one unit, in list order. Raises FileNotFoundError, ValueError (see `decode`)."""
     name = part_name(unit)
     return decode(store.read(name), f"{store.root}/{name}")
+
+
+def funnel(store: Store) -> Counter[tuple[Stage, Reason]]:
+    """How many rows ended where, and why; a part at a time, two columns of it. Raises ValueError for a broken part."""
+    counts: Counter[tuple[Stage, Reason]] = Counter()
+    for unit in units(store):
+        name = part_name(unit)
+        try:
+            ends = pq.read_table(io.BytesIO(store.read(name)), columns=["stage", "reason"])
+            counts.update((Stage(one["stage"]), Reason(one["reason"])) for one in ends.to_pylist())
+        except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
+            raise ValueError(f"{store.root}/{name} is no ledger part ({error}): run the filter again") from error
+    return counts
 
 
 def about(store: Store, unit: str) -> dict[str, Any]:

@@ -27,16 +27,21 @@ from shards.store import Store, open_store
 PLAIN_SECONDS: Final = 10.0
 STOPPED: Final = 130  # the shell's exit status for Ctrl-C
 CANNOT: Final = 2
+BYTES: Final = "B"
 
 
 class Bar:
-    """Progress over `unit`s. Call it with (total, done, note); on a pipe it prints a line every ten seconds."""
+    """Progress over `unit`s. Call it with (total, done, note); on a pipe it prints a line every ten seconds.
+
+    Bytes ("B") are shown as MB and the like, with their rate and the time left.
+    """
 
     def __init__(self, label: str, unit: str) -> None:
         self._label, self._unit = label, unit
         self._bar: tqdm | None = None
         self._said = 0.0
         self._last = ""
+        self._begun = time.monotonic()
 
     def __enter__(self) -> Bar:
         return self
@@ -44,10 +49,15 @@ class Bar:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The last word, where what comes next has a bar of its own."""
         if self._bar is not None:
             self._bar.close()
         elif self._last:
             print(self._last, flush=True)
+        self._bar, self._last = None, ""
 
     def __call__(self, total: int, done: int, note: str = "") -> None:
         if _STOP.is_set():
@@ -55,16 +65,24 @@ class Bar:
         if sys.stderr.isatty():
             self._draw(total, done, note)
             return
-        line = f"{self._label}: {done}/{total} {self._unit}s{', ' + note if note else ''}"
+        line = f"{self._label}: {self._amount(total, done)}{', ' + note if note else ''}"
         if time.monotonic() - self._said < PLAIN_SECONDS:
             self._last = line
             return
         self._said, self._last = time.monotonic(), ""
         print(line, flush=True)
 
+    def _amount(self, total: int, done: int) -> str:
+        if self._unit != BYTES:
+            return f"{done}/{total} {self._unit}s"
+        rate = done / max(time.monotonic() - self._begun, 1e-9)
+        left = f", {(total - done) / rate:.0f} s left" if 0 < done < total else ""
+        return f"{scaled(done)}B of {scaled(total)}B, {scaled(rate)}B/s{left}"
+
     def _draw(self, total: int, done: int, note: str) -> None:
         if self._bar is None:
-            self._bar = tqdm(total=total, desc=self._label, unit=self._unit, dynamic_ncols=True)
+            scaled = self._unit == BYTES
+            self._bar = tqdm(total=total, desc=self._label, unit=self._unit, unit_scale=scaled, dynamic_ncols=True)
         self._bar.total = total
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
@@ -95,6 +113,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def shown(value: float) -> str:
     """Three digits at least, none behind the point that say nothing."""
     return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def scaled(amount: float) -> str:
+    """`12.3 M` of 12,300,000: three digits and the letter of a thousand, a million, ..."""
+    for letter in ("", "k", "M", "G"):
+        if amount < 999.5:
+            return f"{shown(amount)} {letter}"
+        amount /= 1000
+    return f"{shown(amount)} T"
 
 
 def ratio(value: float, base: float) -> str:

@@ -8,22 +8,22 @@ S3 shows an object only once its upload is complete.
 from __future__ import annotations
 
 import errno
-import functools
 import hashlib
 import io
 import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import IO, Any, Final, Protocol, TypeVar
+from urllib.parse import urlsplit
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from shards import s3
+from shards.errors import StoreError as StoreError
 
 _PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TEMPORARY: Final = ".tmp-"
@@ -31,8 +31,7 @@ _BLOCK: Final = 1 << 20
 _ABANDONED_AFTER: Final = 24 * 3600.0  # seconds: no write of ours takes a day
 
 
-class StoreError(ValueError):
-    """The store can't do what was asked: the message names the object, the cause and the remedy."""
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,8 +92,10 @@ def open_store(root: str, endpoint_url: str | None = None) -> Store:
 
     A relative folder is taken from here, once: workers run in folders of their own.
 
-    Raises StoreError for another scheme.
+    Raises StoreError for another scheme, and for credentials in a URL: every message would show them.
     """
+    if any("@" in urlsplit(url).netloc for url in (root, endpoint_url or "")):
+        raise StoreError("credentials don't belong into a URL: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret")
     if root.startswith("s3://"):
         return S3Store(root, endpoint_url=endpoint_url)
     if root.startswith(("http://", "https://")):
@@ -134,7 +135,7 @@ class LocalStore:
 
     def write(self, name: str, data: bytes | Path) -> Written:
         target = self.folder / checked(name)
-        with _local_errors(self.root):
+        with local_errors(self.root):
             target.parent.mkdir(parents=True, exist_ok=True)
             descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=target.parent)
             try:
@@ -174,20 +175,23 @@ class S3Store:
     def bucket(self) -> str:
         return self.root.removeprefix("s3://").partition("/")[0]
 
-    def _key(self, name: str) -> str:
+    def key(self, name: str) -> str:
+        """The object's whole key in the bucket."""
         prefix = self.root.removeprefix("s3://").partition("/")[2]
         return f"{prefix}/{name}" if prefix else name
 
-    @property
-    def _client(self) -> Any:
-        return _s3_client(self.endpoint_url)
+    def ask(self, name: str, question: Callable[[Any], Answer], pause: Callable[[float], None] = time.sleep) -> Answer:
+        """`shards.s3.ask` about an object of this store."""
+        return s3.ask(self.endpoint_url, f"{self.root}/{name}", question, pause)
 
     def list(self, prefix: str) -> Iterator[str]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(prefix))
-        with _s3_errors(self.root, prefix):
-            for page in pages:
-                for entry in page.get("Contents", ()):
-                    yield entry["Key"][len(self._key("")) :]
+        where = {"Bucket": self.bucket, "Prefix": self.key(prefix)}
+        while True:
+            page = self.ask(prefix, methodcaller("list_objects_v2", **where))
+            yield from (entry["Key"][len(self.key("")) :] for entry in page.get("Contents", ()))
+            if not page.get("IsTruncated"):
+                return
+            where = {**where, "ContinuationToken": page["NextContinuationToken"]}
 
     def exists(self, name: str) -> bool:
         try:
@@ -197,29 +201,40 @@ class S3Store:
         return True
 
     def size(self, name: str) -> int:
-        with _s3_errors(self.root, name):
-            head = self._client.head_object(Bucket=self.bucket, Key=self._key(checked(name)))
-        return int(head["ContentLength"])
+        where = {"Bucket": self.bucket, "Key": self.key(checked(name))}
+        return int(self.ask(name, methodcaller("head_object", **where))["ContentLength"])
 
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        """A body that breaks off is asked for again."""
         if length == 0:
             return b""
         end = "" if length is None else start + length - 1
         window = {} if start == 0 and length is None else {"Range": f"bytes={start}-{end}"}
-        with _s3_errors(self.root, name):
-            answer = self._client.get_object(Bucket=self.bucket, Key=self._key(checked(name)), **window)
-            return bytes(answer["Body"].read())
+        where = {"Bucket": self.bucket, "Key": self.key(checked(name)), **window}
+
+        def read_body(client: Any) -> bytes:
+            answer = client.get_object(**where)
+            data = bytes(answer["Body"].read())
+            if len(data) != answer["ContentLength"]:
+                raise s3.Damaged(f"{len(data)} bytes came of {answer['ContentLength']}")
+            return data
+
+        return self.ask(name, read_body)
 
     def write(self, name: str, data: bytes | Path) -> Written:
         with _opened(data) as source:
             written = _copy(source, None)
-        with _s3_errors(self.root, name), _opened(data) as source:
-            self._client.upload_fileobj(source, self.bucket, self._key(checked(name)))
+
+        def upload(client: Any) -> None:
+            with _opened(data) as source:
+                client.upload_fileobj(source, self.bucket, self.key(checked(name)))
+
+        self.ask(name, upload)
         return written
 
     def delete(self, name: str) -> None:
-        with _s3_errors(self.root, name):
-            self._client.delete_object(Bucket=self.bucket, Key=self._key(checked(name)))
+        where = {"Bucket": self.bucket, "Key": self.key(checked(name))}
+        self.ask(name, methodcaller("delete_object", **where))
 
     def sweep(self) -> None:
         """Nothing to do: S3 shows no unfinished upload."""
@@ -247,31 +262,12 @@ def _copy(source: IO[bytes], target: IO[bytes] | None) -> Written:
 
 
 @contextmanager
-def _local_errors(root: str) -> Iterator[None]:
+def local_errors(root: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreError(f"no space left in {root}: free some, then give the same command again") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            raise StoreError(f"cannot write in {root} ({error.strerror}): name another --out") from error
+            raise StoreError(f"cannot write in {root} ({error.strerror}): name another place") from error
         raise
-
-
-@functools.cache
-def _s3_client(endpoint_url: str | None) -> Any:
-    config = Config(retries={"mode": "standard", "max_attempts": 8}, connect_timeout=10, read_timeout=60)
-    return boto3.client("s3", endpoint_url=endpoint_url, config=config)
-
-
-@contextmanager
-def _s3_errors(root: str, name: str) -> Iterator[None]:
-    try:
-        yield
-    except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
-        if code in ("404", "NoSuchKey"):
-            raise FileNotFoundError(f"{root}/{name}") from error
-        raise StoreError(f"S3 answers {code or 'an error'} for {root}/{name}: {error}") from error
-    except BotoCoreError as error:
-        raise StoreError(f"S3 can't be used for {root}/{name}: {error}") from error

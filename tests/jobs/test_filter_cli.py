@@ -193,7 +193,7 @@ def test_a_recipe_that_is_none_is_one_sentence(
 @pytest.mark.parametrize(
     ("out", "sentence"),
     [
-        ("file/store", "file/store (Not a directory): name another --out"),
+        ("file/store", "file/store (Not a directory): name another place"),
         ("/proc/x", "No such file or directory: /proc/x"),
     ],
 )

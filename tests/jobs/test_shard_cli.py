@@ -236,7 +236,7 @@ def test_help_has_an_example_that_would_parse(capsys: pytest.CaptureFixture[str]
 def test_what_only_shows_at_work_is_one_sentence_too(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     (pictures / "a.png").write_bytes(encoded(texture(1, 400, 400), "PNG"))
-    for out, sentence in (("file/store", "name another --out"), ("store", "nothing kept is large enough")):
+    for out, sentence in (("file/store", "name another place"), ("store", "nothing kept is large enough")):
         ended = call(BIN / "dynet-shard", "--out", tmp_path / out, pictures)
         assert ended.status == 2
         assert ended.err.startswith("dynet-shard: ")

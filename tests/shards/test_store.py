@@ -8,12 +8,15 @@ import pickle
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from shards import s3
 from shards.store import LocalStore, Store, StoreError, open_store
 from tests.conftest import S3Server
+from tests.s3_proxy import S3Proxy, What
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -94,9 +97,64 @@ def test_a_server_that_is_not_there_is_one_clear_error(monkeypatch: pytest.Monke
         open_store("s3://b/x", "http://127.0.0.1:1").write("a", b"")
 
 
+@pytest.fixture
+def proxy(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Proxy]:
+    """With waits of milliseconds in place of seconds."""
+    monkeypatch.setattr(s3, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(s3, "REQUESTS", 1)
+    with S3Proxy(s3_server.endpoint_url) as running:
+        yield running
+
+
+@pytest.fixture
+def behind(s3_server: S3Server, proxy: S3Proxy, request: pytest.FixtureRequest) -> Store:
+    """A store behind the proxy, with an object `x` of 100,000 bytes."""
+    bucket = s3_server.bucket("f" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12])
+    open_store(bucket, s3_server.endpoint_url).write("x", bytes(range(250)) * 400)
+    return open_store(bucket, proxy.endpoint_url)
+
+
+@pytest.mark.parametrize("window", [(0, None), (10, None), (70_000, 20_000)])
+@pytest.mark.parametrize("what", [What.RESET_RESPONSE, What.SHORT, What.SLOW_DOWN, What.EXPIRED, What.DRIP])
+def test_a_read_survives_what_passes(what: What, window: tuple[int, int | None], behind: Store, proxy: S3Proxy) -> None:
+    start, length = window
+    proxy.fail(what, match="GET", times=1 if what is What.EXPIRED else 3, at=9_000)
+    expected = (bytes(range(250)) * 400)[start:][:length]
+    assert behind.read("x", start, length) == expected
+
+
+def test_a_body_that_always_breaks_off_is_an_error_that_names_object_and_cause(behind: Store, proxy: S3Proxy) -> None:
+    proxy.fail(What.RESET_RESPONSE, match="GET", times=-1)
+    with pytest.raises(StoreError, match=f"can't be used for {behind.root}/x: .*(broken|reset|error)"):
+        behind.read("x")
+    assert len(proxy.requests) == s3.TRIES
+
+
+def test_credentials_that_were_renewed_in_their_file_are_read_anew(
+    behind: Store, proxy: S3Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    credentials = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
+    text = "[default]\naws_access_key_id = {}\naws_secret_access_key = s\n"
+    credentials.write_text(text.format("FIRST"))
+    behind.read("x")
+    credentials.write_text(text.format("SECOND"))
+    proxy.fail(What.EXPIRED, match="GET")
+    behind.read("x")
+    assert proxy.signers == ["FIRST", "FIRST", "SECOND"]
+
+
+def test_credentials_in_a_url_are_refused_before_any_message_has_them() -> None:
+    with pytest.raises(StoreError, match="don't belong into a URL") as refused:
+        open_store("s3://bucket/x", "https://AKIA123:hush@minio.example")
+    assert "hush" not in str(refused.value)
+
+
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StoreError, match="name another --out"):
+    with pytest.raises(StoreError, match="name another place"):
         LocalStore(tmp_path / "file" / "below").write("a", b"")
 
 
@@ -123,6 +181,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_object(small_disk: Path)
 _WRITER = """
 import sys
 from pathlib import Path
+from shards import s3
 from shards.store import LocalStore
 store = LocalStore(Path(sys.argv[1]))
 while True:
