@@ -21,6 +21,7 @@ import pyarrow as pa
 from shards import parquet, tar
 from shards.cache import Cache
 from shards.manifest import FOLDER, Manifest, ManifestError, read_manifest
+from shards.s3 import Broken
 from shards.store import LocalStore, Store, StoreError
 
 _COLUMNS: Final = ["sample", "slot", "suffix", "digest", "data_offset", "data_size"]
@@ -105,7 +106,10 @@ class Reader:
         offset, size = rows.offsets[row], rows.sizes[row]
         data = self._fetched.pop((shard, slot), None) or self._near(shard, offset, size)
         if data is None or tar.digest(data) != rows.digests[row]:
-            data = self._store.read(self._name(shard), offset, size)
+            try:
+                data = self._store.read(self._name(shard), offset, size)
+            except Broken as error:
+                raise BadSample(f"{rows.names[row]}: {error}") from error
             if tar.digest(data) != rows.digests[row]:
                 told = f"{rows.names[row]} in {self._manifest.shards[shard].name}"
                 raise BadSample(f"{told}: {len(data)} of {size} bytes came, not those of the index")

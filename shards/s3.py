@@ -8,6 +8,7 @@ Credentials that have expired are read anew, once; then it is the user's turn. N
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -71,6 +72,10 @@ class _Clients:
     """The client of each server. boto3 makes them one at a time; afterwards any thread may use them."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begins anew: a forked process must not talk on its parent's connections, nor wait for its threads."""
         self._lock = threading.Lock()
         self._of: dict[str | None, Any] = {}
 
@@ -88,6 +93,7 @@ class _Clients:
 
 
 _CLIENTS: Final = _Clients()
+os.register_at_fork(after_in_child=_CLIENTS.forget)
 
 
 def _new_client(endpoint_url: str | None) -> Any:
@@ -128,6 +134,11 @@ def ask(
                 pause(_wait(TRIES - left))
             else:
                 raise _final(error, place) from error
+
+
+def is_beyond_end(error: ClientError) -> bool:
+    """Whether it says that the object ends before the range that was asked for."""
+    return _code(error) in ("InvalidRange", "416")
 
 
 def _wait(tries: int) -> float:

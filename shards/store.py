@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import IO, Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from botocore.exceptions import ClientError
+
 from shards import s3
 from shards.errors import StoreError as StoreError
 
@@ -213,7 +215,12 @@ class S3Store:
         where = {"Bucket": self.bucket, "Key": self.key(checked(name)), **window}
 
         def read_body(client: Any) -> bytes:
-            answer = client.get_object(**where)
+            try:
+                answer = client.get_object(**where)
+            except ClientError as error:
+                if s3.is_beyond_end(error):  # nothing there from `start` on, as in a file
+                    return b""
+                raise
             data = bytes(answer["Body"].read())
             if len(data) != answer["ContentLength"]:
                 raise s3.Damaged(f"{len(data)} bytes came of {answer['ContentLength']}")
