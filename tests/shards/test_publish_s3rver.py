@@ -76,7 +76,7 @@ def proxy(s3rver: str, hasty: None, monkeypatch: pytest.MonkeyPatch) -> Iterator
 @pytest.fixture
 def target(proxy: S3Proxy, request: pytest.FixtureRequest) -> Store:
     bucket = f"bucket-{abs(hash(request.node.name)) % 10**9}"
-    boto3.client("s3", endpoint_url=proxy.endpoint_url).create_bucket(Bucket=bucket)
+    boto3.session.Session().client("s3", endpoint_url=proxy.endpoint_url).create_bucket(Bucket=bucket)
     opened = open_store(f"s3://{bucket}/set", proxy.endpoint_url)
     assert isinstance(opened, S3Store)
     return opened
