@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -30,6 +32,11 @@ def photos() -> Path:
     return folder
 
 
+@functools.cache
+def _client(endpoint_url: str) -> Any:
+    return boto3.client("s3", endpoint_url=endpoint_url)
+
+
 @dataclass(frozen=True)
 class S3Server:
     """A running S3 server on loopback."""
@@ -38,18 +45,19 @@ class S3Server:
 
     def bucket(self, name: str) -> str:
         """Makes a bucket; its s3:// URL."""
-        boto3.client("s3", endpoint_url=self.endpoint_url).create_bucket(Bucket=name)
+        _client(self.endpoint_url).create_bucket(Bucket=name)
         return f"s3://{name}"
 
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
-    """moto's S3, in a process of its own, spoken to over HTTP."""
+    """moto's S3, in a process of its own, spoken to over HTTP. It takes parts of 256 KiB, where AWS wants 5 MiB."""
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env={**os.environ, "S3_UPLOAD_PART_MIN_SIZE": str(1 << 18)},
     )
     try:
         _wait_for(f"http://127.0.0.1:{port}/moto-api/")

@@ -84,6 +84,13 @@ class S3Proxy:
         with self._lock:
             self.faults.clear()
 
+    def reset(self) -> None:
+        """As at the beginning: no fault, nothing asked."""
+        with self._lock:
+            self.faults.clear()
+            self.requests.clear()
+            self.signers.clear()
+
     def __enter__(self) -> S3Proxy:
         threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
         return self

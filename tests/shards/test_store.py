@@ -8,7 +8,6 @@ import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -98,15 +97,6 @@ def test_a_server_that_is_not_there_is_one_clear_error(monkeypatch: pytest.Monke
 
 
 @pytest.fixture
-def proxy(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Proxy]:
-    """With waits of milliseconds in place of seconds."""
-    monkeypatch.setattr(s3, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(s3, "REQUESTS", 1)
-    with S3Proxy(s3_server.endpoint_url) as running:
-        yield running
-
-
-@pytest.fixture
 def behind(s3_server: S3Server, proxy: S3Proxy, request: pytest.FixtureRequest) -> Store:
     """A store behind the proxy, with an object `x` of 100,000 bytes."""
     bucket = s3_server.bucket("f" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12])
@@ -131,19 +121,21 @@ def test_a_body_that_always_breaks_off_is_an_error_that_names_object_and_cause(b
 
 
 def test_credentials_that_were_renewed_in_their_file_are_read_anew(
-    behind: Store, proxy: S3Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    behind: Store, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     credentials = tmp_path / "credentials"
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
     text = "[default]\naws_access_key_id = {}\naws_secret_access_key = s\n"
-    credentials.write_text(text.format("FIRST"))
-    behind.read("x")
-    credentials.write_text(text.format("SECOND"))
-    proxy.fail(What.EXPIRED, match="GET")
-    behind.read("x")
-    assert proxy.signers == ["FIRST", "FIRST", "SECOND"]
+    with S3Proxy(s3_server.endpoint_url) as proxy:  # of its own: no client has read credentials for it
+        store = open_store(behind.root, proxy.endpoint_url)
+        credentials.write_text(text.format("FIRST"))
+        store.read("x")
+        credentials.write_text(text.format("SECOND"))
+        proxy.fail(What.EXPIRED, match="GET")
+        store.read("x")
+        assert proxy.signers == ["FIRST", "FIRST", "SECOND"]
 
 
 def test_credentials_in_a_url_are_refused_before_any_message_has_them() -> None:
