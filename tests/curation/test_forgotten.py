@@ -17,7 +17,13 @@ from curation.sources import FilteredStore, duplicates_across
 from shards.store import LocalStore
 
 URL = "https://www.Example.com:8080/a.jpg?x=1"
-ROW = Row(link=Link(position=0, key=url_key(URL), url=URL, source="s"), sha256="ab" * 32, phash="0f" * 8, width=2000, height=2000)
+ROW = Row(
+    link=Link(position=0, key=url_key(URL), url=URL, source="s"),
+    sha256="ab" * 32,
+    phash="0f" * 8,
+    width=2000,
+    height=2000,
+)
 
 
 def listed(tmp_path: Path, text: str) -> Path:
