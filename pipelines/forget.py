@@ -92,12 +92,14 @@ def forget(job: ForgetJob, watch: Watch) -> Forgot:
     units = list(ledger.units(store))
     if known is None and not units:
         raise ValueError(f"{store.root} has neither shards nor a ledger: name the store that has the pictures")
+    store.sweep()
     cutting.clear(store)  # of a killed run: they may hold what is asked for
     with connected():
         asked = _with_bytes(job, known, units)
         forgotten.write(store, asked)
         gone, purged, now = _remove(job, known, asked) if known else ((), 0, None)
-        calls = [(store, unit, asked, job.purge) for unit in units]
+        sent = ray.put(asked)  # once, however many units there are
+        calls = [(store, unit, sent, job.purge) for unit in units]
         marked: list[_Marked] = list(each(forget_unit, calls, watch))
     return Forgot(
         gone=gone,
@@ -116,7 +118,8 @@ def _with_bytes(job: ForgetJob, known: Manifest | None, units: Sequence[str]) ->
     found = set[str]()
     if fresh:
         found = {one.sha256 for one in _described(job.store, known) if one.key in fresh and one.sha256}
-        for digests in each(digests_of, [(job.store, unit, fresh) for unit in units], lambda total, done: None):
+        sent = ray.put(fresh)
+        for digests in each(digests_of, [(job.store, unit, sent) for unit in units], lambda total, done: None):
             found |= digests
     return before | job.asked | Requests(sha256=frozenset(found))
 
@@ -152,7 +155,8 @@ def _next_version(store: Store, plan: _Plan) -> Manifest:
     """Writes all files of the new version; its manifest, to be committed."""
     known, versions = plan.known, plan.versions
     shards, tables = list(known.shards), dict[int, pa.Table]()
-    calls = [(store, known, number, plan.removed, versions[-1].number) for number in plan.touched]
+    sent, removed = ray.put(known), ray.put(plan.removed)
+    calls = [(store, sent, number, removed, versions[-1].number) for number in plan.touched]
     for number, (shard, table) in zip(plan.touched, each(purge_shard, calls, lambda total, done: None), strict=True):
         shards[number], tables[number] = shard, table
     rows = (tables.get(number, table) for number, table in enumerate(index.read(store, known)))

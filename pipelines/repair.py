@@ -87,6 +87,7 @@ def repair(job: RepairJob, findings: Sequence[Finding], watch: Watch) -> Repaire
 
     Raises ValueError for a folder that isn't there, StoreError where the store can't be used.
     """
+    job.store.sweep()
     known = manifest.read_manifest(job.store)
     index_name, metadata_name = FOLDER + known.index.name, FOLDER + known.metadata.name
     with connected():
@@ -296,7 +297,8 @@ def _mend_index(store: Store, known: Manifest, outcome: Mapping[str, str]) -> st
         removed = tombstones.read(store, known)
     except ManifestError as error:
         return str(error)
-    calls = [(store, known, number, removed) for number in range(len(known.shards))]
+    sent, dead = ray.put(known), ray.put(removed)
+    calls = [(store, sent, number, dead) for number in range(len(known.shards))]
     with tempfile.TemporaryDirectory(prefix="million-ird-") as folder:
         local = LocalStore(Path(folder))
         tables = each(read_off, calls, lambda total, done: None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +25,7 @@ from shards.store import LocalStore, Store, open_store
 from tests.conftest import S3Server
 from tests.jobs.test_filter_cli import contents
 from tests.jobs.test_shard_cli import SIDE, filtered_store
-from tests.pipelines.conftest import World, encoded, rows_of, texture
+from tests.pipelines.conftest import Stopped, StoppingStore, World, encoded, rows_of, texture
 from tests.sets import url, write_set
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
@@ -247,3 +249,23 @@ def test_the_filter_does_not_fetch_what_was_forgotten_and_keeps_none_of_its_byte
     assert [rows[one].reason for one in urls] == [Reason.FORGOTTEN, Reason.FORGOTTEN, Reason.KEPT]
     assert [rows[one].attempts for one in urls] == [0, 1, 1]
     assert set(dict(originals.read(work.store, "chunk-00000000"))) == {url_key(urls[2])}
+
+
+def test_stopped_before_each_of_its_writes_the_next_run_ends_where_an_undisturbed_one_does(
+    filtered: LocalStore, tmp_path: Path
+) -> None:
+    shutil.copytree(filtered.folder, tmp_path / "calm")
+    asked = Requests(hosts=frozenset({"a.example"}))
+    calm = LocalStore(tmp_path / "calm")
+    forgets(calm, asked, purge=True)
+    for limit in itertools.count():
+        folder = Path(shutil.copytree(filtered.folder, tmp_path / f"stopped-{limit}"))
+        try:
+            forgets(StoppingStore(folder, tmp_path / f"count-{limit}", limit), asked, purge=True)
+            break
+        except Stopped:
+            known = read_manifest(LocalStore(folder))
+            assert all(LocalStore(folder).exists(FOLDER + one.name) for one in known.files)
+        forgets(LocalStore(folder), asked, purge=True)
+        assert contents(LocalStore(folder)) == contents(calm), limit
+    assert limit >= 8

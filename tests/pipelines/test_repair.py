@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from shards.store import LocalStore, Store, open_store
 from tests.conftest import S3Server
 from tests.jobs.test_filter_cli import contents
 from tests.jobs.test_shard_cli import SIDE, filtered_store
-from tests.pipelines.conftest import encoded, texture
+from tests.pipelines.conftest import Stopped, StoppingStore, encoded, texture
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
@@ -256,3 +257,21 @@ def test_it_works_on_s3(world: World, s3_server: S3Server) -> None:
     job = RepairJob(store=store, stores=(store,), folders=world.folders, max_pixels=PIXELS)
     assert repair(job, findings, lambda total, done: None).left == ()
     assert {name: store.read(name) for name in store.list("")} == contents(world.store)
+
+
+def test_stopped_before_each_of_its_writes_the_next_run_mends_the_rest(world: World, tmp_path: Path) -> None:
+    before = contents(world.store)
+    for name in shard_names(world.store)[:2]:
+        world.store.delete(name)
+    flip(world.store, FOLDER + read_manifest(world.store).metadata.name, 50)
+    world.store.write(FOLDER + "train-000077.tar", b"of a killed run")
+    for limit in itertools.count():
+        folder = Path(shutil.copytree(world.store.folder, tmp_path / f"stopped-{limit}"))
+        stopping = World(store=StoppingStore(folder, tmp_path / f"count-{limit}", limit), folder=world.folder)
+        try:
+            mend(stopping)
+            break
+        except Stopped:
+            mend(World(store=LocalStore(folder), folder=world.folder))
+        assert contents(LocalStore(folder)) == before, limit
+    assert limit == 4
