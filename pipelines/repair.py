@@ -89,59 +89,66 @@ def repair(job: RepairJob, findings: Sequence[Finding], watch: Watch) -> Repaire
     """
     job.store.sweep()
     known = manifest.read_manifest(job.store)
-    index_name, metadata_name = FOLDER + known.index.name, FOLDER + known.metadata.name
     with connected():
         outcome = _mend_shards(job, known, findings, watch)
-        if any(one.name == index_name for one in findings):
-            outcome[index_name] = _mend_index(job.store, known, outcome)
-            known = manifest.read_manifest(job.store)
-        disagree = fsck.check_tables(job.store, known)
-        broken = any(one.name == metadata_name and one.kind in _WHOLE for one in findings)
-        if broken or any(one.name == metadata_name for one in disagree):
-            outcome[metadata_name] = _mend_metadata(job, known)
-            disagree = fsck.check_tables(job.store, known)
+        outcome |= _mend_tables(job, known, findings, outcome)
     for name in {one.name for one in findings if one.kind is Kind.ORPHAN and one.sample is None}:
         job.store.delete(name)
         outcome[name] = ""
     mended = {name for name, why in outcome.items() if not why}
-    tables = {metadata_name, *([FOLDER + known.tombstones.name] if known.tombstones else ())}
-    left = [one for one in findings if one.name not in mended and not (one.name in tables and one.kind not in _WHOLE)]
     return Repaired(
         mended=tuple(sorted(mended)),
         refused={name: why for name, why in outcome.items() if why},
-        left=(*left, *(one for one in disagree if one not in left)),
+        left=tuple(_left(job.store, known, findings, mended)),
     )
+
+
+def _mend_tables(
+    job: RepairJob, known: Manifest, findings: Sequence[Finding], shards: Mapping[str, str]
+) -> dict[str, str]:
+    """The same of the index, and of the metadata where it still disagrees then; `shards`: the outcome of those."""
+    outcome: dict[str, str] = {}
+    if any(one.name == FOLDER + known.index.name for one in findings):
+        outcome[FOLDER + known.index.name] = _mend_index(job.store, known, shards)
+        known = manifest.read_manifest(job.store)
+    name = FOLDER + known.metadata.name
+    broken = any(one.name == name and one.kind in _WHOLE for one in findings)
+    if broken or any(one.name == name for one in fsck.check_tables(job.store, known)):
+        outcome[name] = _mend_metadata(job, known)
+    return outcome
+
+
+def _left(store: Store, known: Manifest, findings: Sequence[Finding], mended: set[str]) -> list[Finding]:
+    """What is still wrong. How tables agree is asked anew: what seemed one's fault may have been another's."""
+    tables = {FOLDER + part.name for part in (known.metadata, known.tombstones) if part is not None}
+    left = [one for one in findings if one.name not in mended and not (one.name in tables and one.kind not in _WHOLE)]
+    disagree = fsck.check_tables(store, manifest.read_manifest(store))
+    return [*left, *(one for one in disagree if one not in left)]
 
 
 def _mend_shards(job: RepairJob, known: Manifest, findings: Sequence[Finding], watch: Watch) -> dict[str, str]:
     """Object -> why it is not mended, empty where it is."""
     names = {one.name for one in findings if one.kind in _WHOLE and one.sample is None}
-    tables = {n: _table(job.store, known, n) for n, shard in enumerate(known.shards) if FOLDER + shard.name in names}
-    outcome = {FOLDER + known.shards[n].name: "the index can't be read" for n, table in tables.items() if table is None}
-    rows = {number: table for number, table in tables.items() if table is not None}
-    if rows:
-        lent = _lent(job, known, rows)
-        calls = [(job.store, _damaged(job, known, number, rows[number], lent[number])) for number in rows]
+    broken = [number for number, shard in enumerate(known.shards) if FOLDER + shard.name in names]
+    read = {number: fsck.entries_of(job.store, known, number) for number in broken}
+    entries = {number: rows for number, rows in read.items() if rows is not None}
+    outcome = {FOLDER + known.shards[number].name: "the index can't be read" for number in broken}
+    if entries:
+        lent = _lent(job, known, entries)
+        calls = [(job.store, _damaged(job, known, number, entries[number], lent[number])) for number in entries]
         reasons = each(rebuild_shard, calls, watch)
-        outcome |= {FOLDER + known.shards[number].name: why for number, why in zip(rows, reasons, strict=True)}
+        outcome |= {FOLDER + known.shards[number].name: why for number, why in zip(entries, reasons, strict=True)}
     return outcome
 
 
-def _damaged(job: RepairJob, known: Manifest, number: int, table: pa.Table, lent: Sequence[Lent]) -> Damaged:
+def _damaged(job: RepairJob, known: Manifest, number: int, entries: Sequence[Entry], lent: Sequence[Lent]) -> Damaged:
     return Damaged(
         shard=known.shards[number],
-        table=table,
+        entries=tuple(entries),
         lent=tuple(lent),
         recipe=_recipe(known),
         max_pixels=job.max_pixels,
     )
-
-
-def _table(store: Store, known: Manifest, number: int) -> pa.Table | None:
-    try:
-        return index.read_one(store, known, number)
-    except ManifestError:
-        return None
 
 
 def _recipe(known: Manifest) -> ShardRecipe:
@@ -151,10 +158,10 @@ def _recipe(known: Manifest) -> ShardRecipe:
         raise ValueError(f"the manifest does not say how the set was cut ({error} is not in its recipe)") from error
 
 
-def _lent(job: RepairJob, known: Manifest, tables: Mapping[int, pa.Table]) -> dict[int, list[Lent]]:
+def _lent(job: RepairJob, known: Manifest, entries: Mapping[int, Sequence[Entry]]) -> dict[int, list[Lent]]:
     """Shard -> the pictures it was made of, as far as the metadata and the sources have them."""
     units = {unit.name: unit for unit in cut_units(job.sources, {})}
-    keys = {number: set(table["key"].to_pylist()) for number, table in tables.items()}
+    keys = {number: {one.key for one in rows} for number, rows in entries.items()}
     wanted = set[str]().union(*keys.values())
     rows = _described(job.store, known, wanted)
     if lost := wanted - rows.keys():  # forgotten pictures in a tar that was not purged, or broken metadata
@@ -171,7 +178,9 @@ def _described(store: Store, known: Manifest, keys: set[str]) -> dict[str, tuple
     try:
         tables = parquet.read(store, known.metadata)
         return {row.link.key: (unit, row) for one in tables for unit, row in metadata.rows(one) if row.link.key in keys}
-    except ManifestError:
+    except StoreError:
+        raise
+    except fsck.UNREADABLE:
         return {}
 
 
@@ -187,14 +196,10 @@ class Damaged:
     """A shard to be rebuilt, by what the index and the sources have of it."""
 
     shard: Shard
-    table: pa.Table
+    entries: tuple[Entry, ...]
     lent: tuple[Lent, ...]
     recipe: ShardRecipe
     max_pixels: int
-
-    @property
-    def entries(self) -> list[Entry]:
-        return index.from_table(self.table)
 
 
 @ray.remote(num_cpus=1, max_retries=20)
@@ -266,7 +271,9 @@ def _mend_metadata(job: RepairJob, known: Manifest) -> str:
     asked = forgotten.read(job.store)
     try:
         counts = Counter(key for one in index.read(job.store, known, ["key"]) for key in one["key"].to_pylist())
-    except ManifestError:
+    except StoreError:
+        raise
+    except fsck.UNREADABLE:
         return "the index can't be read"
     units = cut_units(sources, duplicates_across(sources, DEFAULT_MAX_DISTANCE))[: known.recipe.get("units", 0)]
 

@@ -15,18 +15,21 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
 
 from shards import index, parquet, tar, tombstones
 from shards.format import DATA_SUFFIXES, JSON_SUFFIX, FormatError, from_json, parse_name
 from shards.index import Entry
-from shards.manifest import FOLDER, Manifest, ManifestError, Part, Shard, read_manifest, unnamed
+from shards.manifest import FOLDER, Manifest, Part, Shard, read_manifest, unnamed
 from shards.spool import spool
-from shards.store import Store, Written
+from shards.store import Store, StoreError, Written
 
 Watch = Callable[[int, int], None]
 
 _SAMPLE: Final = "S28"  # <16 hex digits>_00000_00000
 _KEY: Final = "S16"
+#: What a damaged Parquet file may raise, a text that is no UTF-8 among it.
+UNREADABLE: Final = (pa.ArrowException, ValueError, TypeError, KeyError)
 
 
 class Kind(str, Enum):
@@ -76,7 +79,7 @@ def check(store: Store, watch: Watch) -> list[Finding]:
         findings += check_part(store, part)
     samples = []
     for number in range(len(known.shards)):
-        one = check_shard(store, known, number, _entries(store, known, number))
+        one = check_shard(store, known, number, entries_of(store, known, number))
         findings += one.findings
         samples.append(one.samples)
         watch(len(known.shards), number + 1)
@@ -115,8 +118,20 @@ def check_shard(store: Store, known: Manifest, number: int, entries: Sequence[En
     return Checked(findings=tuple(findings), samples=np.array(sorted(names), _SAMPLE))
 
 
+def entries_of(store: Store, known: Manifest, number: int) -> list[Entry] | None:
+    """The rows of shard `number`, None where the index, damaged, doesn't give them."""
+    try:
+        return index.from_table(index.read_one(store, known, number).select(index.SCHEMA.names).cast(index.SCHEMA))
+    except StoreError:
+        raise
+    except UNREADABLE:
+        return None
+
+
 def fault_of(path: Path, entry: Entry) -> str:
     """What is wrong with a sample's bytes at their place in the file; empty where nothing is."""
+    if not _lies_within(entry, path.stat().st_size):
+        return "it lies beyond the end"
     with path.open("rb") as file:
         file.seek(entry.data_offset)
         if tar.digest(file.read(entry.data_size)) != entry.digest:
@@ -132,7 +147,9 @@ def check_tables(store: Store, known: Manifest) -> list[Finding]:
         dead = tombstones.read(store, known)
         keys, counts = _alive(store, known, dead)
         described, patches = _described(store, known)
-    except ManifestError:
+    except StoreError:
+        raise
+    except UNREADABLE:
         return []  # `check_part` says so
     name = FOLDER + known.metadata.name
     findings = [
@@ -168,13 +185,6 @@ def _as_a_whole(part: Part | Shard, written: Written) -> list[Finding]:
         said = "" if written.size == part.bytes else f"; it has {written.size} bytes instead of {part.bytes}"
         return [Finding(kind=Kind.ALTERED, name=name, detail=f"its SHA-256 is not the manifest's{said}")]
     return []
-
-
-def _entries(store: Store, known: Manifest, number: int) -> list[Entry] | None:
-    try:
-        return index.from_table(index.read_one(store, known, number))
-    except (ManifestError, TypeError):
-        return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -259,13 +269,18 @@ def _against(entries: Sequence[Entry], listing: _Listing, guilty: str) -> Iterat
 def _by_sample(path: Path, entries: Sequence[Entry], guilty: str) -> Iterator[Finding]:
     """The bytes of each sample; of those beyond the end of a truncated shard just how many there are."""
     size = path.stat().st_size
-    within = [one for one in entries if max(one.data_offset + one.data_size, one.json_offset + one.json_size) <= size]
+    within = [one for one in entries if _lies_within(one, size)]
     if len(within) < len(entries):
         said = f"{len(entries) - len(within)} of {len(entries)} samples lie beyond its end"
         yield Finding(kind=Kind.TRUNCATED, name=guilty, detail=said)
     for one in within:
         if said := fault_of(path, one):
             yield Finding(kind=Kind.ALTERED, name=guilty, sample=one.sample, detail=said)
+
+
+def _lies_within(one: Entry, size: int) -> bool:
+    windows = ((one.data_offset, one.data_size), (one.json_offset, one.json_size))
+    return all(offset >= 0 and length >= 0 and offset + length <= size for offset, length in windows)
 
 
 def _misdescribed(text: bytes, sample: str) -> str:

@@ -253,6 +253,22 @@ def test_tombstones_of_places_that_no_shard_has_disagree(store: Store) -> None:
 
 
 @pytest.mark.slow
+def test_any_damaged_bytes_are_findings_and_never_a_fault_of_the_program(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    made = write_set(store, [3, 4])
+    generator = np.random.default_rng(5)
+    for part in (made.index, made.metadata, made.shards[0]):
+        whole = store.read(FOLDER + part.name)
+        for at in generator.integers(0, len(whole), 80):
+            data = bytearray(whole)
+            data[at : at + 8] = generator.bytes(8)
+            store.write(FOLDER + part.name, bytes(data[: len(whole)]))
+            assert (Kind.ALTERED, part.name) in kinds(store), at
+        store.write(FOLDER + part.name, whole)
+    assert found(store) == []
+
+
+@pytest.mark.slow
 def test_memory_does_not_grow_with_a_shard(tmp_path: Path) -> None:
     peaks, sizes = [], []
     for count in (600, 1000):
