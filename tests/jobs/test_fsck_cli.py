@@ -199,7 +199,7 @@ def test_repair_ends_with_0_once_all_is_mended_and_with_1_while_something_is_lef
     for unit in ledger.units(store):
         store.delete(originals.tar_name(unit))
     left = call(*SHARD, "fsck", store.root, "--repair")
-    assert left.status == 1
+    assert left.status == 1, left.err
     assert f"can't be rebuilt: {names[0]}: " in left.out
     assert "lacks" in left.out
 
