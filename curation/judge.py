@@ -106,10 +106,10 @@ def is_unscored(row: Row) -> bool:
 def judge(row: Row, thresholds: Thresholds) -> Row:
     """The row with the verdict of `thresholds` (duplicates aside: see `curation.duplicates`).
 
-    What happened to a URL at the list, in the download, in decoding or in scoring is a fact and stays. A row
-    that today's thresholds let further than those of its run becomes NOT_MEASURED (never downloaded or
-    scored) or NOT_STORED (passes, bytes not kept): `--retry-failed` does just those, and `judge --score` those that
-    wait for scores of an original that was kept.
+    What happened to a URL at the list, in the download, in decoding or in scoring is a fact and stays; so is that it
+    was forgotten. A row that today's thresholds let further than those of its run becomes NOT_MEASURED (never
+    downloaded or scored) or NOT_STORED (passes, bytes not kept): `--retry-failed` does just those, and
+    `judge --score` those that wait for scores of an original that was kept.
     """
     if _is_fact(row):
         return row
@@ -120,6 +120,8 @@ def judge(row: Row, thresholds: Thresholds) -> Row:
 
 
 def _is_fact(row: Row) -> bool:
+    if row.reason is Reason.FORGOTTEN:
+        return True
     if row.stage is Stage.LIST:
         return row.reason not in _DECLARED
     return row.stage in (Stage.FETCH, Stage.DECODE, Stage.SCORE) and row.reason not in _REOPENED

@@ -116,6 +116,14 @@ def write(store: Store, unit: str, rows: Sequence[Row], metrics: tuple[str, ...]
     store.write(part_name(unit), encode(rows, metrics, about))
 
 
+def rewrite(store: Store, unit: str, rows: Sequence[Row]) -> None:
+    """Puts other rows into a part that is there; its metrics, and what is written beside the rows, stay."""
+    data = store.read(part_name(unit))
+    names = pq.read_schema(io.BytesIO(data)).names
+    metrics = tuple(name.removeprefix(METRIC_PREFIX) for name in names if name.startswith(METRIC_PREFIX))
+    write(store, unit, rows, metrics, about_of(data))
+
+
 def _plain(value: Any) -> Any:
     return value.value if isinstance(value, (Reason, Stage)) else value
 

@@ -12,7 +12,7 @@ from typing import Final
 import pyarrow as pa
 
 from curation import ledger
-from curation.records import METRIC_PREFIX, Row
+from curation.records import METRIC_PREFIX, Link, Row
 
 _LINK: Final = ("key", "url", "source", "caption", "license", "language", "similarity", "punsafe", "pwatermark")
 _PICTURE: Final = ("width", "height", "bytes", "format", "sha256", "phash")
@@ -28,6 +28,17 @@ def table(rows: Sequence[Row], unit: str, patches: Mapping[str, int]) -> pa.Tabl
     described = described.append_column(_UNIT, pa.array([unit] * len(rows), _UNIT.type))
     counts = [patches.get(row.link.key, 0) for row in rows]
     return described.append_column(_PATCHES, pa.array(counts, _PATCHES.type))
+
+
+def rows(described: pa.Table) -> list[tuple[str, Row]]:
+    """(unit, row) of each picture, the row with all that its patches' descriptions are made of."""
+    metrics = [name for name in described.column_names if name.startswith(METRIC_PREFIX)]
+    found = []
+    for entry in described.to_pylist():
+        link = Link(position=0, key=entry["key"], url=entry["url"], source=entry["source"])
+        scores = {name.removeprefix(METRIC_PREFIX): entry[name] for name in metrics if entry[name] is not None}
+        found.append((entry["unit"], Row(link=link, **{name: entry[name] for name in _PICTURE}, scores=scores)))
+    return found
 
 
 def common_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:

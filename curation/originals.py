@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Final
 
 from curation.records import Row
 from shards import tar
 from shards.store import Store
+from shards.thinning import thin
 
 FOLDER: Final = "images/"
 _SUFFIX: Final = {"jpeg": "jpg", "png": "png", "webp": "webp", "avif": "avif"}
@@ -44,6 +45,11 @@ def read(store: Store, unit: str) -> Iterator[tuple[str, bytes]]:
         key, _, suffix = member.name.partition(".")
         if suffix != "json":
             yield key, member.data
+
+
+def remove(store: Store, unit: str, keys: Set[str]) -> int:
+    """Rewrites the unit's tar without these pictures. How many of its members went."""
+    return thin(store, tar_name(unit), keys)
 
 
 def _members(rows: Sequence[Row], bodies: Mapping[str, Path]) -> Iterator[tuple[str, bytes]]:

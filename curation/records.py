@@ -84,6 +84,8 @@ class Reason(str, Enum):
     DUPLICATE_EXACT = "duplicate_exact"
     DUPLICATE_NEAR = "duplicate_near"
 
+    FORGOTTEN = "forgotten"  # removed on request; its stage is that where its story had ended before
+
 
 #: What another try, later, may mend: `--retry-failed` takes these and no others.
 TRANSIENT: Final = frozenset(
@@ -206,6 +208,11 @@ class Row:
     bytes_read: int = 0  # that came for this URL in all, HTTP's headers included
     bytes_spared: int = 0  # of the length the server declared, not read since the picture's header was refused
     ended: float = 0.0  # when its story ended, seconds since 1970; 0 for what no run has looked at
+
+    @property
+    def was_kept(self) -> bool:
+        """Kept, or forgotten after it had been."""
+        return self.reason is Reason.KEPT or (self.reason is Reason.FORGOTTEN and self.stage is Stage.KEPT)
 
 
 METRIC_PREFIX: Final = "score_"

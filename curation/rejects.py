@@ -8,7 +8,7 @@ as a whole: of TOO_SMALL it leaves files under 4 KB, AVIF, and those whose heade
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from curation.records import Picture, Reason, Row
 from curation.thumbnails import jpeg, thumbnail
 from shards import tar
 from shards.store import Store
+from shards.thinning import thin
 
 FOLDER: Final = "rejects/"
 PER_REASON: Final = 6
@@ -72,6 +73,11 @@ def read(store: Store, unit: str) -> Iterator[tuple[str, bytes]]:
         return
     for member in tar.members(store.read(tar_name(unit))):
         yield member.name.removesuffix(".jpg"), member.data
+
+
+def remove(store: Store, unit: str, keys: Set[str]) -> int:
+    """Rewrites the unit's tar without these pictures. How many went."""
+    return thin(store, tar_name(unit), keys)
 
 
 def units(store: Store) -> Iterator[str]:

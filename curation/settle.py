@@ -69,12 +69,15 @@ def settle(
 def _duplicates(
     store: Store, units: Sequence[str], thresholds: Thresholds, max_distance: int
 ) -> dict[int, tuple[Reason, str, str]]:
-    """Position in the list -> (reason, which one stays: its key, its unit)."""
+    """Position in the list -> (reason, which one stays: its key, its unit).
+
+    A forgotten picture counts as if it were kept: no copy of it comes to its place.
+    """
     candidates = [
         (row.link.position, row.link.key, row.sha256 or "", row.phash or "", unit)
         for unit in units
         for row in ledger.read(store, unit)
-        if judge(row, thresholds).reason is Reason.KEPT
+        if judge(row, thresholds).was_kept
     ]
     candidates.sort()
     found = find_duplicates([c[2] for c in candidates], [c[3] for c in candidates], max_distance)

@@ -127,7 +127,7 @@ def duplicates_across(sources: Sequence[Source], max_distance: int) -> dict[Plac
         for number, source in enumerate(sources)
         for unit in source.units()
         for row in source.rows(unit)
-        if row.reason is Reason.KEPT
+        if row.was_kept
     ]
     rows = [row for _, row in kept]
     found = find_duplicates([row.sha256 or "" for row in rows], [row.phash or "" for row in rows], max_distance)

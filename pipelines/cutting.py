@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from curation import metadata
+from curation import forgotten, metadata
 from curation.decode import decode
+from curation.forgotten import Requests
 from curation.records import Reason, Refusal, Row
 from curation.sources import Source
 from pipelines.recipes import ShardRecipe
@@ -79,11 +80,12 @@ class Cuttings:
 @ray.remote(num_cpus=1, max_retries=20)
 def cut_unit(unit: CutUnit, store: Store, recipe: ShardRecipe, max_pixels: int) -> Cuttings:
     """Cuts what the unit keeps, unless that is done. Raises ValueError where a kept picture can't be had."""
-    rows = _wanted(unit, recipe)
+    rows = wanted(unit, recipe)
     fingerprint = _fingerprint(rows, recipe)
     known = _read(store, unit.name)
     if known is not None and known.fingerprint == fingerprint:
         return known
+    rows = remaining(rows, forgotten.read(store))
     with tempfile.TemporaryDirectory(prefix="million-ird-") as scratch:
         return _cut(unit, rows, fingerprint, store, recipe, max_pixels, Path(scratch) / "patches.tar")
 
@@ -91,17 +93,21 @@ def cut_unit(unit: CutUnit, store: Store, recipe: ShardRecipe, max_pixels: int) 
 @ray.remote(num_cpus=1, max_retries=20)
 def fingerprint_unit(unit: CutUnit, recipe: ShardRecipe) -> str:
     """What cutting the unit would be made of, without cutting it."""
-    return _fingerprint(_wanted(unit, recipe), recipe)
+    return _fingerprint(wanted(unit, recipe), recipe)
 
 
-def _wanted(unit: CutUnit, recipe: ShardRecipe) -> list[Row]:
+def wanted(unit: CutUnit, recipe: ShardRecipe) -> list[Row]:
+    """What the unit keeps. Forgotten pictures too: its print stays, and the set can go on growing behind it."""
     return [
         row
         for row in unit.source.rows(unit.unit)
-        if row.reason is Reason.KEPT
-        and min(row.width or 0, row.height or 0) >= recipe.min_res
-        and row.link.key not in unit.skip
+        if row.was_kept and min(row.width or 0, row.height or 0) >= recipe.min_res and row.link.key not in unit.skip
     ]
+
+
+def remaining(rows: Sequence[Row], asked: Requests) -> list[Row]:
+    """Those of the rows that are not forgotten."""
+    return [row for row in rows if row.reason is Reason.KEPT and not asked.cover(row.link.url, row.sha256)]
 
 
 def _fingerprint(rows: Sequence[Row], recipe: ShardRecipe) -> str:
@@ -124,13 +130,10 @@ def _cut(
 
     def members() -> Iterator[tuple[str, bytes]]:
         for row, body in unit.source.bodies(unit.unit, rows):
-            cut = _patches(row, body, recipe, max_pixels)
+            cut = patches_of(row, body, recipe, max_pixels)
             flat[row.link.source] += cut.flat
             sources[row.link.key] = row.link.source
-            for patch in cut.patches:
-                name = sample_name(row.link.key, patch.top, patch.left)
-                yield f"{name}.{codec.SUFFIX[patch.codec]}", patch.data
-                yield f"{name}.json", to_json(_description(row, patch))
+            yield from members_of(row, cut)
 
     pieces = _pieces(tar.write(target, members()), sources)
     made = Cuttings(
@@ -150,13 +153,22 @@ def _cut(
     return made
 
 
-def _patches(row: Row, body: bytes, recipe: ShardRecipe, max_pixels: int) -> codec.Cut:
+def patches_of(row: Row, body: bytes, recipe: ShardRecipe, max_pixels: int) -> codec.Cut:
+    """A picture's patches. Raises ValueError where its bytes are not those of the row, or can't be decoded."""
     if hashlib.sha256(body).hexdigest() != row.sha256:
         raise ValueError(f"{row.link.url}: its bytes are not those of the ledger any more; run the filter again")
     picture = decode(body, max_pixels)
     if isinstance(picture, Refusal):
         raise ValueError(f"{row.link.url} was decoded once and is {picture.reason.value} now: see --max-pixels")
     return codec.cut(body, picture.pixels, format=picture.format, size=recipe.size, max_flat=recipe.max_flat)
+
+
+def members_of(row: Row, cut: codec.Cut) -> Iterator[tuple[str, bytes]]:
+    """The (name, bytes) of the members that a picture's patches make in a tar: two a patch."""
+    for patch in cut.patches:
+        name = sample_name(row.link.key, patch.top, patch.left)
+        yield f"{name}.{codec.SUFFIX[patch.codec]}", patch.data
+        yield f"{name}.json", to_json(_description(row, patch))
 
 
 def _description(row: Row, patch: codec.Patch) -> Description:

@@ -73,7 +73,7 @@ def shard(job: ShardJob, watch: Watch) -> Manifest:
     job.store.sweep()
     with connected():
         sources = _sources(job, files)
-        units = _cut_units(sources, _skipped(job, sources))
+        units = cut_units(sources, _skipped(job, sources))
         prints = _prints(units, job)
         known = _known(job.store)
         base = known if known is not None and _begins_with(known, job, prints) else None
@@ -146,7 +146,8 @@ def _skipped(job: ShardJob, sources: Sequence[Source]) -> dict[Place, Row]:
     return ended
 
 
-def _cut_units(sources: Sequence[Source], skipped: dict[Place, Row]) -> list[CutUnit]:
+def cut_units(sources: Sequence[Source], skipped: dict[Place, Row]) -> list[CutUnit]:
+    """All units of all sources, in order. `skipped`: the pictures that an earlier one makes redundant."""
     by_unit: dict[tuple[int, str], set[str]] = {}
     for place in skipped:
         by_unit.setdefault((place.source, place.unit), set()).add(place.key)

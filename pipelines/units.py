@@ -17,7 +17,7 @@ from typing import Any, Final
 import ray
 from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 
-from curation import chunks, ledger, originals, rejects
+from curation import chunks, forgotten, ledger, originals, rejects
 from curation.decode import header
 from curation.fetch import FetchSettings, fetch
 from curation.glance import Glance, Look, unseen
@@ -70,7 +70,8 @@ def run_unit(unit: str, setting: Setting, progress: Any) -> Counter[str]:
     Raises StoreError where the store can't be used, `curation.fetch.ResolverDown` where no name resolves.
     """
     store, recipe = setting.store, setting.recipe
-    rows = _known_rows(store, unit)
+    asked = forgotten.read(store)
+    rows = [forgotten.marked(row, asked) for row in _known_rows(store, unit)]
     todo = [row for row in rows if is_open(row, setting.retry_failed)]
     done = Counter(row.reason.value for row in rows) - Counter(row.reason.value for row in todo)
     told = 0.0
@@ -78,7 +79,8 @@ def run_unit(unit: str, setting: Setting, progress: Any) -> Counter[str]:
         ended: dict[int, Row] = {}
         bodies: dict[str, Path] = {}
         refused_ones = rejects.Rejects()
-        for row, body in _measured(todo, setting, Path(scratch)):
+        for measured, body in _measured(todo, setting, Path(scratch)):
+            row = forgotten.marked(measured, asked)
             passes = row.reason is Reason.NOT_STORED
             ended[row.link.position] = replace(_kept(row, recipe) if passes else row, ended=time.time())
             if body is not None and passes:

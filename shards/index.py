@@ -74,3 +74,9 @@ def read(store: Store, manifest: Manifest, columns: list[str] | None = None) -> 
     with parquet.opened(store, manifest.index) as file:
         for number in range(len(manifest.shards)):
             yield parquet.group_of(store, manifest.index, file, number, columns)
+
+
+def read_one(store: Store, manifest: Manifest, number: int) -> pa.Table:
+    """The rows of shard `number`. Raises ManifestError where they can't be read."""
+    with parquet.opened(store, manifest.index) as file:
+        return parquet.group_of(store, manifest.index, file, number)

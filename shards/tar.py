@@ -28,6 +28,14 @@ class TarError(ValueError):
     """The tar is truncated, corrupt or holds what no shard of ours holds; the message says which and where."""
 
 
+class NameRefused(TarError):
+    """A member's name is no plain one: a path, `..`, odd characters."""
+
+
+class RepeatedMember(TarError):
+    """Two members have one name."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placed:
     """Where a member's data lies in the tar: `size` bytes from `offset`, and their `digest`."""
@@ -132,13 +140,13 @@ def members(source: bytes | IO[bytes], max_member: int = MAX_MEMBER) -> Iterator
 
 def _check(header: tarfile.TarInfo, seen: set[str], max_member: int) -> None:
     if not _NAME.fullmatch(header.name):
-        raise TarError(f"the tar has a member called {header.name[:200]!r}: no plain name")
+        raise NameRefused(f"the tar has a member called {header.name[:200]!r}: no plain name")
     if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or header.issparse():
         raise TarError(f"the tar's member {header.name} is no regular file")
     if header.size > max_member:
         raise TarError(f"the tar's member {header.name} has {header.size} bytes, over {max_member}")
     if header.name in seen:
-        raise TarError(f"the tar has two members called {header.name}")
+        raise RepeatedMember(f"the tar has two members called {header.name}")
 
 
 def _data(tar: tarfile.TarFile, header: tarfile.TarInfo) -> bytes:

@@ -56,4 +56,5 @@ REASONS: Final[dict[Reason, str]] = {
     Reason.LOW_QUALITY: "At least one metric votes against it.",
     Reason.DUPLICATE_EXACT: "The same bytes as a picture earlier in the list.",
     Reason.DUPLICATE_NEAR: "Looks the same as a picture earlier in the list.",
+    Reason.FORGOTTEN: "Removed on request; what repeats it does not take its place.",
 }

@@ -23,7 +23,7 @@ from pipelines import recipes
 from pipelines.filter_laion import FilterJob
 from pipelines.recipes import FilterRecipe
 from pipelines.scoring import ScorerSpec
-from shards.store import Store, open_store
+from shards.store import LocalStore, Store, StoreError, Written, open_store
 from tests.http_server import HttpServer
 
 SIDE = 512  # pixels of the pictures here, and the smallest that is kept
@@ -115,3 +115,29 @@ def rows_of(store: Store) -> list[Row]:
     return sorted(
         (row for unit in ledger.units(store) for row in ledger.read(store, unit)), key=lambda row: row.link.position
     )
+
+
+class Stopped(StoreError):
+    """What a `StoppingStore` raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoppingStore(LocalStore):
+    """A local store that takes so many writes and deletions, in all processes together, and then no more."""
+
+    counter: Path
+    limit: int
+
+    def write(self, name: str, data: bytes | Path) -> Written:
+        self._count()
+        return LocalStore.write(self, name, data)
+
+    def delete(self, name: str) -> None:
+        self._count()
+        LocalStore.delete(self, name)
+
+    def _count(self) -> None:
+        with self.counter.open("ab") as file:
+            file.write(b".")
+        if self.counter.stat().st_size > self.limit:
+            raise Stopped(f"after {self.limit} writes")
