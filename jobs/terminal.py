@@ -140,6 +140,8 @@ def out_store(root: str, endpoint_url: str | None) -> Store:
     """The store of --out. Raises ValueError for a relative folder in a submitted Ray job: it lies in a passing copy."""
     if "://" not in root and not Path(root).is_absolute() and "working_dir_files" in Path.cwd().parts:
         raise ValueError(f"--out {root} would lie in Ray's copy of the working folder: give s3:// or an absolute path")
+    if root.startswith(("http://", "https://")):
+        raise ValueError(f"{root} can only be read: name a folder or s3://bucket/prefix to write to")
     return open_store(root, endpoint_url)
 
 

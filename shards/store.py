@@ -105,7 +105,7 @@ def open_store(root: str, endpoint_url: str | None = None) -> Store:
 
         return WebStore(root)
     if "://" in root:
-        raise StoreError(f"'{root}': a store is a local folder, s3://bucket/prefix, or http(s)://… to read from")
+        raise StoreError(f"'{root}': a store is a local folder or s3://bucket/prefix; to read from, also http(s)://…")
     return LocalStore(Path(root).absolute())
 
 

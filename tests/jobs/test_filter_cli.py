@@ -158,6 +158,7 @@ def test_without_a_list_a_new_store_is_not_begun(said: Said, tmp_path: Path, wei
         (("--max-flat", "2"), "max_flat is 2.0"),
         (("--max-shard-mb", "0.5"), "too small: give at least 1 MB"),
         (("--split", "../train"), "split is '../train'"),
+        (("--out", "http://a.example/x"), "http://a.example/x can only be read: name a folder or s3://"),
         (("--out", "gs://bucket/x"), "'gs://bucket/x': a store is a local folder or s3://bucket/prefix"),
         (("--weights", "/nowhere"), "/nowhere is no folder"),
         (("--recipe", "/nowhere.json"), "/nowhere.json is no recipe"),

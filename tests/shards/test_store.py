@@ -81,7 +81,7 @@ def test_a_store_travels_to_another_process(store: Store) -> None:
 
 
 def test_another_scheme_is_refused() -> None:
-    with pytest.raises(StoreError, match="a store is a local folder, s3"):
+    with pytest.raises(StoreError, match="local folder or s3"):
         open_store("gs://bucket/x")
 
 
