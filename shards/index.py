@@ -76,7 +76,7 @@ def read(store: Store, manifest: Manifest, columns: list[str] | None = None) -> 
             yield parquet.group_of(store, manifest.index, file, number, columns)
 
 
-def read_one(store: Store, manifest: Manifest, number: int) -> pa.Table:
-    """The rows of shard `number`. Raises ManifestError where they can't be read."""
+def read_one(store: Store, manifest: Manifest, number: int, columns: list[str] | None = None) -> pa.Table:
+    """The rows of shard `number`, all columns or these. Raises ManifestError where they can't be read."""
     with parquet.opened(store, manifest.index) as file:
-        return parquet.group_of(store, manifest.index, file, number)
+        return parquet.group_of(store, manifest.index, file, number, columns)

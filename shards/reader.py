@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from shards import parquet, tar
+from shards import index, tar
 from shards.cache import Cache
 from shards.manifest import FOLDER, Manifest, ManifestError, read_manifest
 from shards.s3 import Broken
@@ -131,7 +131,7 @@ class Reader:
             return self._rows[shard]
         if shard >= len(self._manifest.shards):
             raise IndexError(f"the set has no shard number {shard}")  # known here: a newer version may
-        rows = _Rows.of(parquet.row_group(self._store, self._manifest.index, shard, _COLUMNS))
+        rows = _Rows.of(index.read_one(self._store, self._manifest, shard, _COLUMNS))
         self._rows[shard] = rows
         while len(self._rows) > 1 and sum(len(one.slots) for one in self._rows.values()) > _ROWS_HELD:
             self._rows.popitem(last=False)
