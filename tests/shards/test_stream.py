@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from shards import index, manifest, tombstones
+from shards import index, manifest, removal, tombstones
 from shards.manifest import FOLDER, Manifest, ManifestError, Version, commit
 from shards.store import LocalStore
 from shards.stream import Batch, Cache, Plan, Stream, StreamError
@@ -183,6 +183,36 @@ def test_what_is_removed_is_gone_from_the_next_epoch_on_and_nothing_else_moves(t
     first += [batch.samples[0] for batch in running]
     assert first == epochs[0]
     assert samples_of(stream) == [name for name in epochs[1] if name not in names]
+
+
+def test_what_is_purged_in_mid_epoch_is_named_and_all_else_comes(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    made = write_set(store, [30, 30], size=32)
+    plan = replace(PLAN, batch=10, window=100)
+    [stream] = opened(store.root, plan=plan)
+    [undisturbed] = [samples_of(one) for one in opened(store.root, plan=plan)]
+    tables = list(index.read(store, made))
+    running = iter(stream)
+    seen = list(next(running).samples)
+    late = [(0, slot) for slot in range(30) if tables[0]["sample"][slot].as_py() not in seen][:2]
+    names = {tables[0]["sample"][slot].as_py() for _, slot in late}
+    after = removed(store, made, late)
+    shard, rows = removal.purge(store, after, 0, tombstones.read(store, after), after.version)
+    versions = after.versions
+    part = index.write(store, versions, [rows, tables[1]])
+    purged = replace(after, shards=(shard, *after.shards[1:]), index=part)
+    commit(store, purged)
+    manifest.tidy(store, purged)
+    assert not store.exists(FOLDER + made.shards[0].name)
+    seen += [name for batch in running for name in batch.samples]
+    assert [one for one, other in zip(seen, undisturbed, strict=True) if one == other] == [
+        name for name in undisturbed if name not in names
+    ]
+    assert not names & set(seen)
+    assert sum(stream.skipped.values()) == 2
+    assert all("taken out for good" in cause for cause in stream.skipped)
+    following = samples_of(stream)
+    assert len(following) == 50 and not names & set(following)  # of 58: the tail of 8 begins the next epoch
 
 
 def test_added_shards_come_with_the_next_epoch_and_an_old_run_replays(tmp_path: Path) -> None:
