@@ -210,7 +210,7 @@ def _png(data: bytes, name: str) -> bytes:
         return data
     sink = io.BytesIO()
     with Image.open(io.BytesIO(data)) as patch:
-        patch.convert("RGB").save(sink, "PNG", compress_level=4)  # as `shards.codec` writes them
+        patch.convert("RGB").save(sink, "PNG", compress_level=4)  # the level of `shards.codec`
     return sink.getvalue()
 
 

@@ -17,6 +17,7 @@ import pytest
 import scipy.fft
 from PIL import Image
 
+from shards import strips
 from shards.codec import JPEG_DCT, PNG, Cut, Patch, cut
 from tests.shards.pictures import KINDS, encoded, oriented, picture, segment, upright
 
@@ -184,6 +185,7 @@ def test_everything_else_is_png_without_loss(format: str) -> None:
     assert len(found) == 3 * 4
     for patch in found:
         assert (patch.codec, patch.data[:4]) == (PNG, b"\x89PNG")
+        assert strips.decoded(patch.data, 20, 40, 64) is not None
         assert np.array_equal(decoded(patch), crop(pixels, patch))
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from shards.codec import JPEG_DCT, SUFFIX, cut
 from shards.crops import DecodeError, decode_crop
 from shards.patches import Box
+from shards.png import encode
 from tests.shards.pictures import KINDS, encoded, oriented, picture, segment, upright
 
 EDGES = (0, 1, 2, 3, 6, 7, 8, 9, 14, 15, 16, 17, 23, 24, 25, 30, 31, 32, 33, 34, 47, 48, 49, 63, 64, 65)
@@ -295,7 +296,7 @@ def survive(sources: list[tuple[bytes, str]], count: int) -> None:
 def test_damaged_files_give_pixels_or_a_refusal() -> None:
     sources = [(patches(kind)[0], "jpg") for kind in KINDS]
     sources += [(encoded(picture(256, 256), kind, progressive=p), "jpg") for kind in ("4:2:0", "grey") for p in (0, 1)]
-    survive([*sources, (encoded_png(picture(256, 256)), "png")], 2000)
+    survive([*sources, (encoded_png(picture(256, 256)), "png"), (encode(picture(256, 256), 4), "png")], 2000)
 
 
 @pytest.mark.slow
