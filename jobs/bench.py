@@ -284,11 +284,11 @@ def _stream(flags: argparse.Namespace, scratch: Path) -> str:
     from jobs import bench_stream  # torch and webdataset take seconds to import, and the other commands need neither
 
     store = bench_stream.made(flags.photos, scratch)
-    said = bench_stream.table(store, scratch, flags.seconds)
+    paces = bench_stream.table(store, scratch, flags.seconds)
     if flags.out is None:
-        return said
-    target = open_store(flags.out, flags.endpoint_url)
-    return f"{said}\n\n{bench_stream.cold_start(store, target, flags.endpoint_url, scratch)}"
+        return paces
+    print(paces, flush=True)
+    return "\n" + bench_stream.cold_start(store, open_store(flags.out, flags.endpoint_url), flags.endpoint_url, scratch)
 
 
 def spread(files: Sequence[Path], limit: int | None) -> list[Path]:
