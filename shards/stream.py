@@ -176,7 +176,11 @@ class Stream:
         """Takes up the set's newest version for the first epoch of which nothing was drawn yet."""
         first = self._position.epoch + (self._position.taken > 0)
         if not self._epochs.decided(first) and (self._follow or not self._epochs.begun):
-            self._epochs.admit(first, _agreed(self._epochs.newest(), self._world))
+            seen = self._epochs.newest()
+            version = _agreed(seen, self._world)
+            if version > seen:  # committed after this rank had looked
+                self._epochs.newest()
+            self._epochs.admit(first, version)
 
     def _count(self, batch: Batch) -> None:
         for one in batch.skipped:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from shards import index, manifest, removal, tombstones
+from shards.epochs import Epochs
 from shards.manifest import FOLDER, Manifest, ManifestError, Version, commit
 from shards.store import LocalStore
 from shards.stream import Batch, Cache, Plan, Stream, StreamError
@@ -240,6 +242,42 @@ def test_added_shards_come_with_the_next_epoch_and_an_old_run_replays(tmp_path: 
     [following] = opened(store.root, plan=plan)
     following.load_state_dict(end)
     assert len(list(following)) == (117 % 10 + 417) // 10
+
+
+def _rank(rank: int, root: str, meeting: str, said: str) -> None:
+    """Rank 1 looks before the set grows, rank 0 afterwards."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    store = LocalStore(Path(root))
+    newest = Epochs.newest
+    looks = 0
+
+    def watched(self: Epochs) -> int:
+        nonlocal looks
+        looks += 1
+        if looks == 2 and rank == 0:  # the second epoch begins
+            torch.distributed.barrier()
+            write_set(store, [30], size=32, base=manifest.read_manifest(store))
+        version = newest(self)
+        if looks == 2 and rank == 1:
+            torch.distributed.barrier()
+        return version
+
+    Epochs.newest = watched  # type: ignore[method-assign]
+    stream = Stream(root, replace(PLAN, batch=10), rank=rank, world=2)
+    epochs = [samples_of(stream) for _ in range(2)]
+    (Path(said) / str(rank)).write_text(json.dumps([epochs, stream.state_dict()]))
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_agree_on_the_version_though_it_came_between_their_looks(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "set")
+    write_set(store, [30, 30], size=32)
+    torch.multiprocessing.spawn(_rank, (store.root, str(tmp_path / "meeting"), str(tmp_path)), nprocs=2)
+    (first, state), (second, other) = (json.loads((tmp_path / str(rank)).read_text()) for rank in range(2))
+    assert state == other
+    assert state["admitted"] == [[0, 1], [1, 2]]
+    assert [len(epoch) for epoch in first] == [len(epoch) for epoch in second] == [30, 45]
+    assert len({*first[1], *second[1]}) == 90
 
 
 def test_a_set_made_anew_ends_a_run_that_began_on_the_old_one(tmp_path: Path) -> None:
