@@ -243,7 +243,8 @@ def cold_start(store: LocalStore, target: Store, endpoint_url: str | None, scrat
     """
     write_large(store, target, shards=2, shard_bytes=1_000_000_000)
     started = time.perf_counter()
-    Cache(folder=scratch / "whole").fetch(target, read_manifest(target).shards[0])
+    if not Cache(folder=scratch / "whole").fetch(target, read_manifest(target).shards[0]):
+        raise ValueError(f"no room for a shard of 1 GB in {scratch}: set TMPDIR to a larger disk")
     whole = time.perf_counter() - started
     said = [_first_batch(target.root, endpoint_url, scratch / str(number)) for number in range(_ROUNDS)]
     first = min(one["first_batch"] for one in said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -12,6 +13,8 @@ from shards.manifest import Shard
 from shards.store import Store, StoreError
 
 _AT_ONCE: Final = 4  # shards on their way
+_SOON: Final = 1.0  # seconds until a shard is tried again that another process brings, or that had no room
+_LATER: Final = 30.0  # seconds until one is that could not be had
 _log = logging.getLogger(__name__)
 
 
@@ -25,7 +28,8 @@ class ReadAhead:
         self._store, self._cache = store, cache
         self._changed = threading.Condition()
         self._wanted: list[Shard] = []
-        self._tried: set[str] = set()
+        self._flying: set[str] = set()
+        self._not_before: dict[str, float] = {}
         self._open = True
         self.troubles: dict[str, str] = {}
         for _ in range(_AT_ONCE):
@@ -41,7 +45,6 @@ class ReadAhead:
             wanted.append(shard)
         with self._changed:
             self._wanted = wanted
-            self._tried &= {shard.sha256 for shard in wanted}
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -52,22 +55,32 @@ class ReadAhead:
 
     def _work(self) -> None:
         while (shard := self._next()) is not None:
+            pause = _SOON
             try:
                 self._cache.fetch(self._store, shard)
             except (WrongBytes, FileNotFoundError, StoreError) as error:
+                pause = _LATER
                 self._note(shard.name, str(error))
             except OSError as error:
                 self._give_up(error)
+            with self._changed:
+                self._flying.discard(shard.sha256)
+                self._not_before[shard.sha256] = time.monotonic() + pause
 
     def _next(self) -> Shard | None:
+        """The first that is wanted and not here. Looking for one that is here keeps it from being let go."""
         with self._changed:
             while self._open:
-                for shard in self._wanted:
-                    if shard.sha256 not in self._tried:
-                        self._tried.add(shard.sha256)
+                missing = [shard for shard in self._wanted if self._cache.find(shard) is None]
+                for shard in missing:
+                    if shard.sha256 not in self._flying and self._is_due(shard):
+                        self._flying.add(shard.sha256)
                         return shard
-                self._changed.wait()
+                self._changed.wait(_SOON if missing else None)
         return None
+
+    def _is_due(self, shard: Shard) -> bool:
+        return time.monotonic() >= self._not_before.get(shard.sha256, 0.0)
 
     def _give_up(self, error: OSError) -> None:
         """This machine's disk is the trouble: no more is brought, and samples are read from where the set lies."""

@@ -12,6 +12,8 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -34,19 +36,24 @@ class WrongBytes(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cache:
-    """A folder, shared by all processes of the machine. `limit` in bytes."""
+    """A folder, shared by all processes of the machine. `limit` in bytes, of what is there and on its way."""
 
     folder: Path
     limit: int = DEFAULT_LIMIT
 
     def find(self, shard: Shard) -> Path | None:
-        """Where the shard lies here, if it does. That it was asked for is remembered."""
+        """Where the shard lies here, if it does and can be used. That it was asked for is remembered."""
         path = self._path(shard)
         try:
             os.utime(path)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:
             return None
         return path
+
+    def drop(self, shard: Shard) -> None:
+        """Takes the shard away: it has gone bad here."""
+        with suppress(OSError):
+            self._path(shard).unlink()
 
     def fetch(self, store: Store, shard: Shard) -> bool:
         """Brings the shard here, unless it is here, or another process is bringing it. Whether it is here now.
@@ -68,40 +75,53 @@ class Cache:
         return self.folder / f"{shard.sha256[:32]}.tar"  # by content: sets and their versions share what they share
 
     def _bring(self, store: Store, shard: Shard) -> bool:
-        if not self._make_room(shard.bytes):
+        temporary = self._reserved(shard)
+        if temporary is None:
             return False
-        for _ in range(_TRIES):
-            descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=self.folder)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
+        try:
+            for _ in range(_TRIES):
+                with temporary.open("r+b") as file:
                     found = _copy(store, shard, file)
                 if found == shard.sha256:
-                    Path(temporary).replace(self._path(shard))
+                    temporary.replace(self._path(shard))
                     return True
-            finally:
-                Path(temporary).unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
         raise WrongBytes(f"{store.root}/{FOLDER}{shard.name} has SHA-256 {found}, the manifest {shard.sha256}")
+
+    def _reserved(self, shard: Shard) -> Path | None:
+        """A file of the shard's length, which holds its place within the limit; None where there is no room.
+
+        Under the shard's own lock: what lies there of an earlier try was left by a killed process.
+        """
+        prefix = f"{_TEMPORARY}{shard.sha256[:32]}-"
+        with FileLock(self.folder / "room.lock", timeout=60):
+            for left in [*self.folder.glob(f"{prefix}*"), *self._abandoned()]:
+                left.unlink(missing_ok=True)
+            if not self._make_room(shard.bytes):
+                return None
+            descriptor, name = tempfile.mkstemp(prefix=prefix, dir=self.folder)
+            with os.fdopen(descriptor, "r+b") as file:
+                file.truncate(shard.bytes)  # sparse: it takes no disk before its bytes come
+            return Path(name)
 
     def _make_room(self, need: int) -> bool:
         """Removes the longest unused shards until there is room, within the limit and on the disk."""
-        with FileLock(self.folder / "room.lock", timeout=60):
-            self._sweep()
-            there = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in self.folder.glob("*.tar"))
-            held = sum(size for _, size, _ in there) + self._arriving()
-            while there and (held + need > self.limit or shutil.disk_usage(self.folder).free < 2 * need):
-                _, size, path = there.pop(0)
-                path.unlink(missing_ok=True)
-                held -= size
-            return held + need <= self.limit and shutil.disk_usage(self.folder).free > need
+        arriving = sum(size for _, size, _ in _listed(self.folder.glob(f"{_TEMPORARY}*")))
+        if arriving + need > self.limit:
+            return False  # whatever left, it would not be enough
+        there = sorted(_listed(self.folder.glob("*.tar")))
+        held = arriving + sum(size for _, size, _ in there)
+        while there and (held + need > self.limit or shutil.disk_usage(self.folder).free < 2 * need):
+            _, size, path = there.pop(0)
+            path.unlink(missing_ok=True)
+            held -= size
+        return held + need <= self.limit and shutil.disk_usage(self.folder).free > need
 
-    def _arriving(self) -> int:
-        return sum(path.stat().st_size for path in self.folder.glob(f"{_TEMPORARY}*"))
-
-    def _sweep(self) -> None:
-        """Removes what a killed process was bringing."""
-        for path in self.folder.glob(f"{_TEMPORARY}*"):
-            if time.time() - path.stat().st_mtime > _ABANDONED_AFTER:
-                path.unlink(missing_ok=True)
+    def _abandoned(self) -> list[Path]:
+        """What killed processes were bringing."""
+        before = time.time() - _ABANDONED_AFTER
+        return [path for changed, _, path in _listed(self.folder.glob(f"{_TEMPORARY}*")) if changed < before]
 
 
 def default_cache() -> Cache:
@@ -114,6 +134,16 @@ def is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def _listed(paths: Iterable[Path]) -> list[tuple[float, int, Path]]:
+    """When each was changed, bytes, and its path; without those that another process took away meanwhile."""
+    found = []
+    for path in paths:
+        with suppress(FileNotFoundError):
+            state = path.stat()
+            found.append((state.st_mtime, state.st_size, path))
+    return found
+
+
 def _copy(store: Store, shard: Shard, file: IO[bytes]) -> str:
     """SHA-256 of what came, piece by piece: a piece that breaks off is asked for anew by itself."""
     digest = hashlib.sha256()
@@ -121,4 +151,7 @@ def _copy(store: Store, shard: Shard, file: IO[bytes]) -> str:
         piece = store.read(FOLDER + shard.name, start, min(_PIECE, shard.bytes - start))
         digest.update(piece)
         file.write(piece)
+    file.truncate()
+    file.flush()
+    os.fsync(file.fileno())  # before it has its name: a power cut must not leave the name over nothing
     return digest.hexdigest()

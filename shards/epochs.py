@@ -36,7 +36,12 @@ class Epochs:
     @property
     def patch(self) -> int:
         """Pixels a side of the set's patches."""
-        return int(self._manifest.recipe["size"])
+        size = self._manifest.recipe.get("size")
+        if not isinstance(size, int) or not 0 < size < 1 << 16:
+            raise ManifestError(
+                f"the manifest in {self._store.root} doesn't say how large its patches are (recipe: size)"
+            )
+        return size
 
     def decided(self, epoch: int) -> bool:
         """Whether it was decided for this very epoch which version it has."""
@@ -73,9 +78,12 @@ class Epochs:
         there = at_version(self._manifest, version)
         if not there.samples:
             raise ManifestError(f"{self._store.root} has no samples left in its version {version}")
+        removed = tombstones.read(self._store, there)
+        if not tombstones.fit(there, removed):
+            raise ManifestError(f"the tombstones in {self._store.root} don't fit its manifest: run dynet-shard fsck")
         return Order(
             slots=np.array([shard.slots for shard in there.shards], np.int64),
-            removed=tombstones.read(self._store, there)[:, :2],
+            removed=removed[:, :2],
             seed=self._plan.seed,
             epoch=epoch,
             window=self._plan.window,
@@ -94,10 +102,14 @@ class Epochs:
             position = one.after
 
     def shards_at(self, position: Position) -> tuple[int, list[Shard]]:
-        """The number of the window that is read there, and the shards that it and the next one are taken from."""
+        """The number of the window that is read there, and the shards that it and the next one are taken from.
+
+        The next epoch's first window follows the last; where that epoch gets another version it may have others.
+        """
         order = self.order(position.epoch)
         window, _ = order.windows(position.taken, position.taken + 1)
-        numbers = dict.fromkeys((*order.shards_of(window), *order.shards_of(window + 1)))
+        following = order.shards_of(window + 1) or self.order(position.epoch + 1).shards_of(0)
+        numbers = dict.fromkeys((*order.shards_of(window), *following))
         return window, [self._manifest.shards[number] for number in numbers]
 
     def state_dict(self) -> dict[str, Any]:
@@ -123,6 +135,7 @@ class Epochs:
             told = ", ".join(f"{name}={theirs.get(name)}" for name in other)
             raise ValueError(f"the state's batches were made with {told}: give the same, or begin anew")
         self.newest()
-        self._admitted, self._orders = {}, {}
-        for epoch, version in state["admitted"]:
-            self.admit(int(epoch), int(version))
+        admitted = {int(epoch): int(version) for epoch, version in state["admitted"]}
+        for version in admitted.values():
+            at_version(self._manifest, version)
+        self._admitted, self._orders = admitted, {}

@@ -32,6 +32,7 @@ MANIFEST: Final = f"{FOLDER}manifest.json"
 
 _FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_MOST: Final = 1 << 40  # of samples, or of bytes
 
 
 class ManifestError(ValueError):
@@ -56,7 +57,8 @@ class Shard:
     slots: int
 
     def __post_init__(self) -> None:
-        if not (_FILE.fullmatch(self.name) and _SHA256.fullmatch(self.sha256) and 0 <= self.samples <= self.slots):
+        counted = _are_counts(self.bytes, self.samples, self.slots) and self.samples <= self.slots
+        if not (_FILE.fullmatch(self.name) and _SHA256.fullmatch(self.sha256) and counted):
             raise ValueError(f"{self!r:.300} is no shard")
 
 
@@ -69,7 +71,7 @@ class Part:
     sha256: str
 
     def __post_init__(self) -> None:
-        if not (_FILE.fullmatch(self.name) and _SHA256.fullmatch(self.sha256)):
+        if not (_FILE.fullmatch(self.name) and _SHA256.fullmatch(self.sha256) and _are_counts(self.bytes)):
             raise ValueError(f"{self!r:.300} is no part of a set")
 
 
@@ -80,6 +82,10 @@ class Version:
     number: int
     shards: int
     tombstones: int
+
+    def __post_init__(self) -> None:
+        if not _are_counts(self.number, self.shards, self.tombstones):
+            raise ValueError(f"{self!r:.300} is no version")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +128,11 @@ class Manifest:
     def files(self) -> tuple[Shard | Part, ...]:
         """All that the set consists of, but for the manifest."""
         return (*self.shards, self.index, self.metadata, *((self.tombstones,) if self.tombstones else ()))
+
+
+def _are_counts(*values: object) -> bool:
+    """Whether these are numbers of things or bytes, as a manifest from a stranger may not have them."""
+    return all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one < _MOST for one in values)
 
 
 def set_id(shards: Sequence[Shard]) -> str:

@@ -1,4 +1,4 @@
-"""The Parquet files beside the shards: written a table at a time, read a row group at a time, by SHA-256.
+"""The Parquet files beside the shards: written a table at a time, read a row group at a time.
 
 Reading stays in the caller's thread, without Arrow's pre-buffering and threads. What they read are Python's bytes, and
 a thread that lets go of these while Python ends aborts the process (1 of 9 commands whose last act was to read, with

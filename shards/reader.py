@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -20,7 +21,7 @@ import pyarrow as pa
 
 from shards import index, tar
 from shards.cache import Cache
-from shards.manifest import FOLDER, Manifest, ManifestError, read_manifest
+from shards.manifest import FOLDER, Manifest, ManifestError, Shard, read_manifest
 from shards.s3 import Broken
 from shards.store import LocalStore, Store, StoreError
 
@@ -30,8 +31,16 @@ _MISSING_FOR: Final = 30.0  # seconds until a missing shard is looked for again
 _AT_ONCE: Final = 8  # requests on their way, to where the set lies
 
 
+class OtherSet(ManifestError):
+    """Another set lies there now: the run can't go on."""
+
+
 class BadSample(Exception):
-    """The sample can't be had: its message says which and why."""
+    """The sample can't be had: its message says why, and `sample` which it is, where that is known."""
+
+    def __init__(self, cause: str, sample: str = "") -> None:
+        super().__init__(cause)
+        self.sample = sample
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +64,13 @@ class _Rows:
     sizes: list[int]
 
     @staticmethod
-    def of(table: pa.Table) -> _Rows:
+    def of(table: pa.Table, shard: Shard) -> _Rows:
+        """Raises ManifestError for rows that can't be of this shard."""
+        if missing := [column for column in _COLUMNS if column not in table.column_names]:
+            raise ManifestError(f"the index has no {', '.join(missing)}: run dynet-shard fsck")
+        begin, size = table["data_offset"].to_numpy(), table["data_size"].to_numpy()
+        if len(begin) and (min(begin.min(), size.min()) < 0 or (begin > shard.bytes - size).any()):
+            raise ManifestError(f"the index has places outside of {shard.name}: run dynet-shard fsck")
         names, suffixes, digests, offsets, sizes = (table[c].to_pylist() for c in _COLUMNS if c != "slot")
         slots = table["slot"].to_numpy()
         return _Rows(slots=slots, names=names, suffixes=suffixes, digests=digests, offsets=offsets, sizes=sizes)
@@ -93,10 +108,14 @@ class Reader:
             raise BadSample(cause)
         try:
             return self._found(shard, slot)
+        except OtherSet:
+            raise
         except (FileNotFoundError, IndexError, ManifestError):
             self._look_again()
         try:
             return self._found(shard, slot)
+        except OtherSet:
+            raise
         except (FileNotFoundError, IndexError, ManifestError) as error:
             self._missing[shard] = (time.monotonic(), f"{self._store.root}: {error}")
             raise BadSample(f"{self._store.root}: {error}") from error
@@ -105,15 +124,23 @@ class Reader:
         rows, row = self._row(shard, slot)
         offset, size = rows.offsets[row], rows.sizes[row]
         data = self._fetched.pop((shard, slot), None) or self._near(shard, offset, size)
-        if data is None or tar.digest(data) != rows.digests[row]:
-            try:
-                data = self._store.read(self._name(shard), offset, size)
-            except Broken as error:
-                raise BadSample(f"{rows.names[row]}: {error}") from error
+        if data is not None and tar.digest(data) != rows.digests[row]:
+            if self._cache is not None:
+                self._cache.drop(self._manifest.shards[shard])
+            data = None
+        if data is None:
+            data = self._asked(shard, rows.names[row], offset, size)
             if tar.digest(data) != rows.digests[row]:
-                told = f"{rows.names[row]} in {self._manifest.shards[shard].name}"
-                raise BadSample(f"{told}: {len(data)} of {size} bytes came, not those of the index")
+                self._look_again(keep=True)
+                cause = f"{self._manifest.shards[shard].name} has other bytes there than the index says"
+                raise BadSample(cause, rows.names[row])
         return Sample(name=rows.names[row], suffix=rows.suffixes[row], data=data)
+
+    def _asked(self, shard: int, sample: str, offset: int, size: int) -> bytes:
+        try:
+            return self._store.read(self._name(shard), offset, size)
+        except Broken as error:
+            raise BadSample(str(error), sample) from error
 
     def _name(self, shard: int) -> str:
         return FOLDER + self._manifest.shards[shard].name
@@ -131,7 +158,10 @@ class Reader:
             return self._rows[shard]
         if shard >= len(self._manifest.shards):
             raise IndexError(f"the set has no shard number {shard}")  # known here: a newer version may
-        rows = _Rows.of(index.read_one(self._store, self._manifest, shard, _COLUMNS))
+        one, part = self._manifest.shards[shard], self._manifest.index
+        if self._store.size(FOLDER + part.name) != part.bytes:  # a set that was made anew uses its names again
+            raise ManifestError(f"{FOLDER}{part.name} is not the one that the manifest names")
+        rows = _Rows.of(index.read_one(self._store, self._manifest, shard, _COLUMNS), one)
         self._rows[shard] = rows
         while len(self._rows) > 1 and sum(len(one.slots) for one in self._rows.values()) > _ROWS_HELD:
             self._rows.popitem(last=False)
@@ -150,13 +180,10 @@ class Reader:
         if path is None:
             return None
         try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
+            with Path(path).open("rb", buffering=0) as file:
+                return os.pread(file.fileno(), size, offset)
+        except OSError:  # what has to be asked for elsewhere says what is wrong there
             return None
-        try:
-            return os.pread(descriptor, size, offset)
-        finally:
-            os.close(descriptor)
 
     def _tried(self, wanted: tuple[tuple[int, int], str, int, int]) -> bytes | None:
         _, name, offset, size = wanted
@@ -165,10 +192,14 @@ class Reader:
         except (FileNotFoundError, StoreError):
             return None  # `sample` asks again, and says it
 
-    def _look_again(self) -> None:
-        """Takes up a newer manifest: what was moved has another name there."""
+    def _look_again(self, keep: bool = False) -> None:
+        """Takes up a newer manifest, unless told to `keep` this one: what was moved has another name there.
+
+        Raises ManifestError where another set lies there now.
+        """
         newer = read_manifest(self._store)
         if newer.set != self._manifest.set:
-            raise BadSample(f"the set in {self._store.root} was made anew")
-        self._manifest = newer
-        self._rows.clear()
+            raise OtherSet(f"the set in {self._store.root} was made anew: begin anew, or read another copy of it")
+        if not keep:
+            self._manifest = newer
+            self._rows.clear()

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -53,8 +54,12 @@ class StreamError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Skipped:
-    """A sample that could not be had: its name, or its shard and slot where not even that is known, and why."""
+    """A sample that could not be had: its name, or its shard and slot where not even that is known, and why.
 
+    `row`: of the batch, where another stands in for it.
+    """
+
+    row: int
     sample: str
     cause: str
 
@@ -131,6 +136,7 @@ class Stream:
             pin_memory=torch.cuda.is_available(),
             prefetch_factor=_PREFETCH if workers else None,
             persistent_workers=workers > 0,
+            generator=torch.Generator(),  # or it would draw from the trainer's, which a resumed run restores
         )
 
     @property
@@ -147,11 +153,11 @@ class Stream:
         self._asks.begin = functools.partial(self._epochs.asks, self._position)
         made = iter(self._loader)  # forks the workers, at the first time: before there are threads
         for batch, after in made:
-            self._look_ahead()
-            self._position = after
             if isinstance(batch, str):
                 raise StreamError(batch)
             self._count(batch)
+            self._look_ahead()
+            self._position = after
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
@@ -168,30 +174,47 @@ class Stream:
         self._position = Position(epoch=epoch, taken=taken)
 
     def close(self) -> None:
-        """Stops reading ahead; workers end with the stream."""
+        """Stops reading ahead, until the next batch is asked for; workers end with the stream."""
         if self._ahead is not None:
             self._ahead.close()
+            self._ahead, self._looked = None, (-1, -1)
 
     def _admit(self) -> None:
-        """Takes up the set's newest version for the first epoch of which nothing was drawn yet."""
-        first = self._position.epoch + (self._position.taken > 0)
-        if not self._epochs.decided(first) and (self._follow or not self._epochs.begun):
-            seen = self._epochs.newest()
-            version = _agreed(seen, self._world)
-            if version > seen:  # committed after this rank had looked
-                self._epochs.newest()
-            self._epochs.admit(first, version)
+        """Takes up the set's newest version for the first epoch of which nothing was drawn yet, when it begins."""
+        at = self._position
+        first = at.epoch + (at.taken > 0)
+        if self._epochs.decided(first) or (self._epochs.begun and not self._follow):
+            return
+        if self._epochs.begun and at.taken and self._epochs.epoch_of(at) == at.epoch:
+            return  # an epoch is to be finished first
+        seen, cause = self._newest()
+        version, trouble = _agreed((seen, cause), self._world)
+        if cause or trouble:
+            raise StreamError(cause or trouble)
+        if version > seen:  # committed after this rank had looked
+            self._epochs.newest()
+        self._epochs.admit(first, version)
+
+    def _newest(self) -> tuple[int, str]:
+        """The set's newest version, or why it can't be had."""
+        try:
+            return self._epochs.newest(), ""
+        except (StoreError, ManifestError) as error:
+            return 0, str(error)
 
     def _count(self, batch: Batch) -> None:
-        for one in batch.skipped:
+        bad = {one.row: one for one in batch.skipped}
+        for row in range(len(batch.samples)):
+            self._bad_in_a_row = self._bad_in_a_row + 1 if row in bad else 0
+            if row not in bad:
+                continue
+            one = bad[row]
             self.skipped[one.cause] += 1
             _log.warning("skipped %s: %s", one.sample, one.cause)
-        self._bad_in_a_row = self._bad_in_a_row + len(batch.skipped) if batch.skipped else 0
-        if self._bad_in_a_row > MOST_BAD_IN_A_ROW:
-            last = batch.skipped[-1]
-            raise StreamError(
-                f"{self._bad_in_a_row} samples in a row could not be had, the last {last.sample}: {last.cause}"
-            )
+            if self._bad_in_a_row > MOST_BAD_IN_A_ROW:
+                raise StreamError(
+                    f"{self._bad_in_a_row} samples in a row could not be had, the last {one.sample}: {one.cause}"
+                )
 
     def _look_ahead(self) -> None:
         """Asks for the shards of the window that is read now, and of the next."""
@@ -199,17 +222,18 @@ class Stream:
             return
         if self._ahead is None:
             self._ahead = ReadAhead(self._store, self._cache)
+            weakref.finalize(self, self._ahead.close)
         window, shards = self._epochs.shards_at(self._position)
         if (self._position.epoch, window) != self._looked:
             self._looked = (self._position.epoch, window)
             self._ahead.want(shards)
 
 
-def _agreed(version: int, world: int) -> int:
-    """Rank 0's version, where the ranks can talk: it may have changed between one's look and another's."""
+def _agreed(seen: tuple[int, str], world: int) -> tuple[int, str]:
+    """What rank 0 has seen, where the ranks can talk: the set may have changed between one's look and another's."""
     if world == 1 or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return version
-    said = [version]
+        return seen
+    said = [seen]
     torch.distributed.broadcast_object_list(said, src=0)
     return said[0]
 
@@ -251,7 +275,7 @@ class _Crops(Dataset[Any]):
         self.reader.fetch([(int(picks[place, SHARD]), int(picks[place, SLOT])) for place in self.mine])
         pixels = np.empty((len(self.mine), self.plan.crop, self.plan.crop, 3), np.uint8)
         samples, epochs = [], []
-        bad: dict[int, Skipped] = {}
+        bad: dict[int, BadSample] = {}
         for row, place in enumerate(self.mine):
             sample, at = self._first_good(picks, place, bad, pixels[row])
             samples.append(sample)
@@ -260,20 +284,26 @@ class _Crops(Dataset[Any]):
             pixels=torch.from_numpy(pixels).permute(0, 3, 1, 2),
             samples=tuple(samples),
             epochs=tuple(epochs),
-            skipped=tuple(bad[place] for place in self.mine if place in bad),
+            skipped=tuple(
+                Skipped(row=row, sample=bad[place].sample, cause=str(bad[place]))
+                for row, place in enumerate(self.mine)
+                if place in bad
+            ),
         )
 
-    def _first_good(self, picks: np.ndarray, place: int, bad: dict[int, Skipped], into: np.ndarray) -> tuple[str, int]:
+    def _first_good(
+        self, picks: np.ndarray, place: int, bad: dict[int, BadSample], into: np.ndarray
+    ) -> tuple[str, int]:
         """The sample at `place` of the global batch, or the next there that can be had: its name and place."""
         for at in (*range(place, len(picks)), *range(place)):
             if at not in bad:
                 try:
                     return self._crop(picks[at], into), at
                 except BadSample as error:
-                    bad[at] = Skipped(sample=f"shard {picks[at, SHARD]}, slot {picks[at, SLOT]}", cause=str(error))
-        raise BadSample(
-            f"not one sample of a whole global batch could be had, the last: {bad[(place - 1) % len(picks)].cause}"
-        )
+                    error.sample = error.sample or f"shard {picks[at, SHARD]}, slot {picks[at, SLOT]}"
+                    bad[at] = error
+        last = bad[(place - 1) % len(picks)]
+        raise BadSample(f"not one sample of a whole global batch could be had, the last {last.sample}: {last}")
 
     def _crop(self, pick: np.ndarray, into: np.ndarray) -> str:
         assert self.reader is not None, "set before the first sample"
@@ -282,5 +312,5 @@ class _Crops(Dataset[Any]):
         try:
             into[:] = decode_crop(sample.data, sample.suffix, box)
         except DecodeError as error:
-            raise BadSample(f"{sample.name}: {error}") from error
+            raise BadSample(str(error), sample.name) from error
         return sample.name

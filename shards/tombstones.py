@@ -42,3 +42,12 @@ def read(store: Store, manifest: Manifest) -> np.ndarray:
     table = pa.concat_tables(parquet.read(store, manifest.tombstones))
     rows = np.stack([table[name].to_numpy() for name in SCHEMA.names], axis=1).astype(np.int64)
     return rows[:count]
+
+
+def fit(manifest: Manifest, removed: np.ndarray) -> bool:
+    """Whether these are as many as the manifest has, each a place of its own in one of its shards."""
+    slots = np.array([shard.slots for shard in manifest.shards])
+    places = removed[:, :2]
+    if len(removed) != manifest.versions[-1].tombstones or (removed < 0).any() or (removed[:, 0] >= len(slots)).any():
+        return False
+    return bool((removed[:, 1] < slots[removed[:, 0]]).all() and len(np.unique(places, axis=0)) == len(removed))

@@ -9,14 +9,17 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
+from shards import index, tar
 from shards.ahead import ReadAhead
 from shards.cache import Cache, WrongBytes
 from shards.manifest import FOLDER, Manifest
+from shards.reader import Reader
 from shards.store import LocalStore, StoreError
 from tests.sets import write_set
 
@@ -118,6 +121,56 @@ def test_many_processes_share_it(store: Watched, made: Manifest, tmp_path: Path)
     assert [process.exitcode for process in processes] == [0] * 4
     assert held(cache_of(tmp_path)) <= made.shards[0].bytes * 2 + 1000
     assert not list((tmp_path / "cache").glob(".tmp-*"))
+
+
+def test_room_is_taken_before_the_first_byte_comes(store: Watched, made: Manifest, tmp_path: Path) -> None:
+    cache = cache_of(tmp_path, limit=2 * made.shards[0].bytes + 100)
+    most = 0
+
+    @dataclass(frozen=True)
+    class Slow(LocalStore):
+        def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+            time.sleep(0.2)
+            return super().read(name, start, length)
+
+    with ThreadPoolExecutor(4) as threads:
+        flying = [threads.submit(cache.fetch, Slow(store.folder), shard) for shard in made.shards]
+        while not all(one.done() for one in flying):
+            most = max(most, sum(path.stat().st_size for path in cache.folder.glob("*[0-9a-z_].tar")))
+            time.sleep(0.01)
+    assert sorted(one.result() for one in flying) == [False, False, True, True]
+    assert max(most, held(cache)) <= cache.limit
+
+
+def test_a_shard_that_went_bad_here_is_let_go(store: Watched, made: Manifest, tmp_path: Path) -> None:
+    cache = cache_of(tmp_path)
+    cache.fetch(store, made.shards[0])
+    path = cache.find(made.shards[0])
+    assert path is not None
+    path.write_bytes(b"")
+    reader = Reader(store, made, cache)
+    expected = index.from_table(next(index.read(store, made)))[3]
+    assert tar.digest(reader.sample(0, 3).data) == expected.digest
+    assert cache.find(made.shards[0]) is None
+
+
+def test_a_cache_that_can_not_be_touched_is_none(store: Watched, made: Manifest, tiny_disk: Path) -> None:
+    cache = Cache(folder=tiny_disk, limit=10**9)
+    (tiny_disk / f"{made.shards[0].sha256[:32]}.tar").write_bytes(b"")
+    subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+    assert cache.find(made.shards[0]) is None
+    assert len(Reader(store, made, cache).sample(0, 0).data) > 100
+
+
+def test_read_ahead_brings_again_what_was_let_go(store: Watched, made: Manifest, tmp_path: Path) -> None:
+    cache = cache_of(tmp_path)
+    ahead = ReadAhead(store, cache)
+    ahead.want(made.shards[:2])
+    wait_for(lambda: cache.find(made.shards[0]) and cache.find(made.shards[1]))
+    cache.drop(made.shards[1])
+    ahead.want(made.shards[1:3])
+    wait_for(lambda: cache.find(made.shards[1]) and cache.find(made.shards[2]))
+    ahead.close()
 
 
 def test_what_a_killed_process_left_goes_in_time(store: Watched, made: Manifest, tmp_path: Path) -> None:

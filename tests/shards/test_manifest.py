@@ -164,6 +164,11 @@ def test_a_newer_manifest_asks_for_an_upgrade_and_an_older_one_for_a_run(store: 
         {"versions": [{"number": 1, "shards": 5, "tombstones": 0}]},
         {"index": {"name": "../../etc/passwd", "bytes": 1, "sha256": "ab" * 32}},
         {"metadata": {"name": "metadata.parquet", "bytes": 1, "sha256": "short"}},
+        {"metadata": {"name": "metadata.parquet", "bytes": -5, "sha256": "ab" * 32}},
+        {"metadata": {"name": "metadata.parquet", "bytes": "x", "sha256": "ab" * 32}},
+        {"versions": [{"number": "1", "shards": 1, "tombstones": 0}]},
+        {"versions": [{"number": 1, "shards": 1, "tombstones": -3}]},
+        {"shards": [{"name": "a.tar", "bytes": 1, "sha256": "ab" * 32, "samples": 1, "slots": 2**62}]},
     ],
 )
 def test_a_manifest_with_odd_entries_is_refused(store: Store, changes: dict[str, object]) -> None:

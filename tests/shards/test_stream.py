@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ import torch
 from shards import index, manifest, removal, tombstones
 from shards.epochs import Epochs
 from shards.manifest import FOLDER, Manifest, ManifestError, Version, commit
+from shards.order import Order
 from shards.store import LocalStore
 from shards.stream import Batch, Cache, Plan, Stream, StreamError
 from tests.conftest import S3Server
@@ -187,6 +189,83 @@ def test_what_is_removed_is_gone_from_the_next_epoch_on_and_nothing_else_moves(t
     assert samples_of(stream) == [name for name in epochs[1] if name not in names]
 
 
+def test_a_run_resumed_in_mid_epoch_takes_up_the_newest_version_with_the_next_one(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    made = write_set(store, COUNTS, size=32)
+    [stream] = opened(store.root)
+    running = iter(stream)
+    next(running)
+    [resumed] = opened(store.root)
+    resumed.load_state_dict(stream.state_dict())
+    rest = iter(resumed)
+    next(rest)
+    gone = [(shard, slot) for shard in range(5) for slot in range(10)]
+    names = {table["sample"][slot].as_py() for table in index.read(store, made) for slot in range(10)}
+    removed(store, made, gone)
+    assert len(list(rest)) == 3
+    assert resumed.state_dict()["admitted"] == [[0, 1]]
+    late = list(resumed)
+    assert resumed.state_dict()["admitted"] == [[0, 1], [1, 2]]
+    assert not names & {n for batch in late for n, at in zip(batch.samples, batch.epochs, strict=True) if at == 1}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_set_made_anew_in_mid_epoch_is_never_mixed_in(tmp_path: Path, workers: int) -> None:
+    store = LocalStore(tmp_path)
+    write_set(store, [30] * 20, size=32)
+    [stream] = opened(store.root, workers=workers, plan=replace(PLAN, batch=30, window=30))
+    running = iter(stream)
+    given = len([next(running)])
+    other = LocalStore(tmp_path / "other")
+    write_set(other, [31, 29] + [30] * 18, size=32, suffix="png")
+    for name in other.list(FOLDER):
+        store.write(name, other.read(name))
+    with pytest.raises(StreamError, match="was made anew: begin anew"):
+        for _ in running:
+            given += 1
+    assert given <= 1 + 5 * workers  # what the workers had ready, or were at
+    assert stream.position.taken == 30 * given
+
+
+def test_a_state_never_counts_a_batch_that_was_not_given(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    made = write_set(store, COUNTS, size=32)
+    [stream] = opened(store.root)
+    running = iter(stream)
+    next(running)
+    for shard in made.shards:
+        store.delete(FOLDER + shard.name)
+    with pytest.raises(StreamError, match="not one sample"):
+        next(running)
+    assert stream.state_dict()["position"] == [0, 24]
+
+
+@pytest.mark.parametrize("places", [[(7, 0)], [(0, 29)], [(0, 1), (0, 1)], [(-1, 0)]])
+def test_tombstones_that_can_not_be_are_refused(tmp_path: Path, places: list[tuple[int, int]]) -> None:
+    store = LocalStore(tmp_path)
+    removed(store, write_set(store, COUNTS, size=32), places)
+    [stream] = opened(store.root)
+    with pytest.raises(ManifestError, match=r"the tombstones in .* don't fit its manifest"):
+        list(stream)
+
+
+@pytest.mark.parametrize("recipe", [{}, {"size": "x"}, {"size": None}, {"size": 0}])
+def test_a_manifest_that_does_not_say_how_large_its_patches_are_is_refused(
+    tmp_path: Path, recipe: dict[str, Any]
+) -> None:
+    store = LocalStore(tmp_path)
+    commit(store, replace(write_set(store, [3], size=32), recipe=recipe))
+    with pytest.raises(ManifestError, match="doesn't say how large its patches are"):
+        opened(store.root)
+
+
+def test_it_leaves_the_trainers_random_numbers_alone(made: LocalStore) -> None:
+    [stream] = opened(made.root)
+    before = torch.get_rng_state()
+    next(iter(stream))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_what_is_purged_in_mid_epoch_is_named_and_all_else_comes(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     made = write_set(store, [30, 30], size=32)
@@ -287,7 +366,7 @@ def test_a_set_made_anew_ends_a_run_that_began_on_the_old_one(tmp_path: Path) ->
     list(stream)
     state = stream.state_dict()
     write_set(store, [25, 30], size=32)
-    with pytest.raises(ManifestError, match="made anew"):
+    with pytest.raises(StreamError, match="made anew"):
         list(stream)
     [other] = opened(store.root)
     with pytest.raises(ValueError, match="the state is of set"):
@@ -322,7 +401,7 @@ def test_a_damaged_sample_is_skipped_named_and_replaced_alike_in_every_layout(
     for parts in zip(*streams, strict=True):
         found.append(together(parts))
         assert not names & {name for part in parts for name in part.samples}
-        skipped |= {one.cause.split(" ")[0] for part in parts for one in part.skipped}
+        skipped |= {one.sample for part in parts for one in part.skipped}
     assert found == expected
     assert skipped == names
     assert sum(sum(stream.skipped.values()) for stream in streams) == 3
@@ -349,20 +428,28 @@ def test_too_many_bad_samples_in_a_row_stop_the_run(
 ) -> None:
     store = LocalStore(tmp_path)
     made = write_set(store, [60, 60], size=32)
-    damaged(store, made, 0, range(60))
-    monkeypatch.setattr("shards.stream.MOST_BAD_IN_A_ROW", 40)
-    [stream] = opened(store.root, workers=workers, plan=replace(PLAN, window=1000))
-    with pytest.raises(StreamError, match=r"\d+ samples in a row could not be had, the last .*not those of the index"):
+    order = Order(slots=np.array([60, 60]), removed=np.zeros((0, 2), np.int64), seed=5, epoch=0, window=40)
+    monkeypatch.setattr("shards.stream.MOST_BAD_IN_A_ROW", 10)
+    for places in (range(0, 48, 2), range(20, 30)):  # scattered, or not more than that in a row
+        damage = [tuple(place) for place in order.take(0, 48)[list(places)].tolist()]
+        copy = LocalStore(tmp_path / str(len(damage)))
+        shutil.copytree(store.folder / "shards", copy.folder / "shards")
+        for shard in (0, 1):
+            damaged(copy, made, shard, [slot for of, slot in damage if of == shard])
+        [stream] = opened(copy.root, workers=workers)
+        assert len(list(stream)) == 5
+        assert sum(stream.skipped.values()) == len(damage)
+    for shard, slot in order.take(19, 20).tolist():  # one more
+        damaged(copy, made, shard, [slot])
+    [stream] = opened(copy.root, workers=workers)
+    with pytest.raises(StreamError, match=r"11 samples in a row could not be had, the last .*other bytes there"):
         list(stream)
+    assert stream.state_dict()["position"] == [0, 24]  # five of the eleven are the first batch's last
 
 
-def test_a_sample_that_is_no_picture_is_skipped(tmp_path: Path) -> None:
+def test_patches_smaller_than_the_manifest_says_end_the_run(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     made = write_set(store, [30], size=32)
-    [stream] = opened(store.root, plan=replace(PLAN, crop=32))
-    list(stream)
-    document = store.read(FOLDER + made.index.name)
-    assert document
     larger = replace(made, recipe={"size": 64})  # the patches have 32: no crop of 64 lies in them
     commit(store, larger)
     [wrong] = opened(store.root, plan=replace(PLAN, crop=64))
