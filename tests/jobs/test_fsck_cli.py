@@ -230,7 +230,7 @@ def visible(store: LocalStore) -> dict[str, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["forget", "fsck"])
-def test_killed_at_ten_moments_the_end_is_that_of_an_undisturbed_run(
+def test_killed_at_five_moments_the_end_is_that_of_an_undisturbed_run(
     what: str, cut: LocalStore, tmp_path: Path
 ) -> None:
     (tmp_path / "hosts.txt").write_text("a.example\n")
@@ -245,9 +245,11 @@ def test_killed_at_ten_moments_the_end_is_that_of_an_undisturbed_run(
     took = time.monotonic() - started
     words = (*SHARD, what, tmp_path / "disturbed", *rest)
     chance = random.Random(3)
-    moments = [took * (0.4 + 0.05 * (at + chance.random())) for at in range(10)]  # before it, imports and Ray's start
+    moments = [
+        took * (0.4 + 0.05 * (at + chance.random())) for at in range(0, 10, 2)
+    ]  # before it, imports and Ray's start
     kills = sum(killed(words, moment) for moment in moments)
-    assert kills >= 5
+    assert kills >= 3
     assert call(*words).status == 0
     calm, disturbed = LocalStore(tmp_path / "calm"), LocalStore(tmp_path / "disturbed")
     assert visible(disturbed) == visible(calm)

@@ -71,7 +71,7 @@ def undisturbed(made: LocalStore) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 GRID = [
-    pytest.param(world, workers, marks=[pytest.mark.slow] if world * workers > 6 else [])
+    pytest.param(world, workers, marks=[pytest.mark.slow] if world * workers > 4 else [])
     for world in (1, 2, 3, 4, 8)
     for workers in (0, 1, 2, 4)
 ]
@@ -348,6 +348,7 @@ def _rank(rank: int, root: str, meeting: str, said: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_ranks_agree_on_the_version_though_it_came_between_their_looks(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "set")
     write_set(store, [30, 30], size=32)
