@@ -23,6 +23,7 @@ from tests.shards.test_publish import exactly, make_set, seen, send
 
 pytestmark = pytest.mark.slow
 
+pytestmark = pytest.mark.slow  # npm brings the server
 _PACKAGE = "s3rver@3.7.1"
 
 

@@ -23,6 +23,7 @@ from tests.conftest import S3Server
 from tests.s3_proxy import S3Proxy, What
 from tests.sets import write_set
 
+pytestmark = pytest.mark.slow  # a minute of waiting for retries
 PROJECT = Path(__file__).resolve().parents[2]
 PLAN = Plan(batch=12, window=50, crop=32, seed=2)
 
@@ -77,7 +78,7 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize("cached", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize(("what", "times", "at"), FAULTS)
 def test_what_passes_costs_nothing_but_time(
     remote: S3Store,
@@ -191,7 +192,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
 def test_a_reader_killed_again_and_again_sees_each_batch_once(
     local: LocalStore, remote: S3Store, proxy: S3Proxy, tmp_path: Path
 ) -> None:
