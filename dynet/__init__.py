@@ -1,1 +1,1 @@
-"""The network and its training: not here yet."""
+"""The network, what the released weights are called in it, and what it costs."""
