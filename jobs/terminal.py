@@ -124,6 +124,15 @@ def scaled(amount: float) -> str:
     return f"{shown(amount)} T"
 
 
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 5 s`, `2 h 10 min`, `5 d 3 h`: two units at most."""
+    whole = round(seconds)
+    for unit, length, lesser, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= length:
+            return f"{whole // length} {unit} {whole % length // part} {lesser}"
+    return f"{whole} s"
+
+
 def ratio(value: float, base: float) -> str:
     """`value` as a multiple of `base`."""
     return f"{value / base:.2f}" if base else "-"

@@ -1,0 +1,107 @@
+"""Checkpoints in a store, local or S3: written whole or not at all, checked when read, the last few kept.
+
+checkpoints/step-000001000.pt      what `torch.save` makes of the state
+checkpoints/step-000001000.json    its size and SHA-256; written last: this file is the commit
+
+One that doesn't have the bytes it should have is passed over with a warning, and the one before it is taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import pickle
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import torch
+
+from shards.store import Store
+
+FOLDER: Final = "checkpoints/"
+_COMMIT: Final = re.compile(re.escape(FOLDER) + r"step-(\d{9,})\.json")
+_log = logging.getLogger(__name__)
+
+
+class CheckpointError(ValueError):
+    """What lies there can't be taken for a checkpoint; the message says what to do."""
+
+
+def name_of(step: int) -> str:
+    """Where the checkpoint after this step lies."""
+    return f"{FOLDER}step-{step:09d}.pt"
+
+
+def steps(store: Store) -> list[int]:
+    """After which steps there is one, ascending."""
+    found = (_COMMIT.fullmatch(name) for name in store.list(FOLDER))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def save(store: Store, step: int, state: Mapping[str, Any], keep: int) -> None:
+    """Writes the state (tensors and plain values) and lets all but the newest `keep` go."""
+    sink = io.BytesIO()
+    torch.save(dict(state), sink)
+    written = store.write(name_of(step), sink.getvalue())
+    commit = {"step": step, "bytes": written.size, "sha256": written.sha256}
+    store.write(_commit_of(step), json.dumps(commit).encode())
+    for old in steps(store)[:-keep]:
+        drop(store, old)
+
+
+def drop(store: Store, step: int) -> None:
+    """Takes one away: its commit first."""
+    store.delete(_commit_of(step))
+    store.delete(name_of(step))
+
+
+def load(store: Store, step: int) -> dict[str, Any]:
+    """The state after that step, its tensors in CPU memory. Raises CheckpointError where it isn't whole."""
+    try:
+        commit = json.loads(store.read(_commit_of(step)))
+        data = store.read(name_of(step))
+        whole = hashlib.sha256(data).hexdigest() == commit["sha256"]
+    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{store.root}/{name_of(step)} is not whole: {error}") from error
+    if not whole:
+        raise CheckpointError(f"{store.root}/{name_of(step)} doesn't have the bytes that were written")
+    return loaded(data, f"{store.root}/{name_of(step)}")
+
+
+def newest(store: Store) -> dict[str, Any] | None:
+    """The newest state that is whole, None where there is none at all. What is behind it is taken away.
+
+    Raises CheckpointError where there are some, and not one is whole.
+    """
+    found = steps(store)
+    for step in reversed(found):
+        try:
+            return load(store, step)
+        except CheckpointError as error:
+            _log.warning("%s: going on from the one before", error)
+            drop(store, step)
+    if found:
+        raise CheckpointError(f"not one checkpoint in {store.root}/{FOLDER} is whole: give another --out to begin anew")
+    return None
+
+
+def loaded(data: bytes, origin: str) -> dict[str, Any]:
+    """What a file made by `torch.save` holds: tensors and plain values, and no code is run.
+
+    Raises CheckpointError for anything else.
+    """
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        cause = str(error).partition("\n")[0]
+        raise CheckpointError(f"{origin} is no checkpoint of tensors and plain values: {cause}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{origin} holds a {type(state).__name__}, not a checkpoint")
+    return state
+
+
+def _commit_of(step: int) -> str:
+    return name_of(step).removesuffix(".pt") + ".json"

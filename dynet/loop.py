@@ -1,0 +1,215 @@
+"""The loop around the step: batches in, checkpoints, curve, validation and pictures out, for any number of ranks.
+
+Goes on from the newest checkpoint in the run's store; what comes out is the same as without the stop. Rank 0 alone
+writes. The order at a checkpoint: curve, checkpoint, its commit; so a kill at any moment loses steps and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Protocol
+
+import torch
+
+from dynet import checkpoint, curve, pictures, validate
+from dynet.board import Board
+from dynet.data import pair
+from dynet.progress import Meter, Progress
+from dynet.train import Outcome, Trainer
+from dynet.validate import Quality
+from shards.store import Store
+from shards.stream import Batch
+
+STATE_VERSION: Final = 1
+PICTURES: Final = "pictures/"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Every:
+    """After how many steps what is done; and at the end."""
+
+    checkpoint: int = 5000
+    keep: int = 3  # checkpoints
+    validate: int = 5000
+    pictures: int = 5000
+    report: int = 10  # scalars and the progress line
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoint", "keep", "validate", "pictures", "report"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"every.{name} is {getattr(self, name)}: give at least 1")
+
+
+class Batches(Protocol):
+    """What `shards.stream.Stream` is: an epoch's batches at each iteration, and where it is."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """Where a run writes, and when. `about`: the recipe and what else a checkpoint must tell, plain values.
+
+    `held_out`: what rank 0 validates on; none: it doesn't. `board`: a folder for TensorBoard; none: it isn't written.
+    """
+
+    out: Store
+    every: Every
+    about: Mapping[str, Any]
+    batch: int  # samples of a step, of all ranks
+    rank: int = 0
+    world: int = 1
+    held_out: tuple[Batch, ...] = ()
+    board: str = ""
+
+
+Watch = Callable[[Progress], None]
+
+
+def train(trainer: Trainer, batches: Batches, run: Run, watch: Watch) -> Progress:
+    """Trains to the last step, from the newest checkpoint on; gives how it ended. `watch` is called on rank 0.
+
+    Raises `dynet.train.Diverged`, ValueError for a checkpoint of another network or recipe, what `batches` raises.
+    """
+    _resume(trainer, batches, run)
+    loop = _Loop(trainer, batches, run, watch)
+    while trainer.step < trainer.settings.steps:
+        loop.epoch()
+    return loop.end()
+
+
+def _resume(trainer: Trainer, batches: Batches, run: Run) -> None:
+    state = _newest(run)
+    if state is None:
+        return
+    check_about(state, run.about, run.out.root)
+    trainer.load_state_dict(state["trainer"])
+    batches.load_state_dict(state["stream"])
+    if run.rank == 0:
+        curve.cut(run.out, trainer.step)
+
+
+def _newest(run: Run) -> dict[str, Any] | None:
+    """What rank 0 finds; the others read the same one."""
+    if run.world == 1:
+        return checkpoint.newest(run.out)
+    state = checkpoint.newest(run.out) if run.rank == 0 else None
+    said = [None if state is None else int(state["trainer"]["step"])]
+    torch.distributed.broadcast_object_list(said, src=0)
+    if run.rank == 0 or said[0] is None:
+        return state
+    return checkpoint.load(run.out, said[0])
+
+
+def check_about(state: Mapping[str, Any], about: Mapping[str, Any], where: str) -> None:
+    """Raises ValueError where a checkpoint was made with other settings than these, naming those that differ."""
+    if state.get("state_version") != STATE_VERSION:
+        raise ValueError(
+            f"a checkpoint in {where} has version {state.get('state_version')}, this reads {STATE_VERSION}"
+        )
+    theirs = state["about"]
+    for name in sorted({*about, *theirs}):
+        if about.get(name) != theirs.get(name):
+            raise ValueError(
+                f"the run in {where} was begun with {name} = {theirs.get(name)}, now it is {about.get(name)}: give the"
+                " same, or another --out to begin anew"
+            )
+
+
+class _Loop:
+    """What lasts from one step to the next."""
+
+    def __init__(self, trainer: Trainer, batches: Batches, run: Run, watch: Watch) -> None:
+        self._trainer, self._batches, self._run, self._watch = trainer, batches, run, watch
+        self._points: list[curve.Point] = []
+        self._meter = Meter(run.batch)
+        self._board = Board(run.board, trainer.step) if run.board and run.rank == 0 else None
+        self._last = self._meter.progress(trainer, {})
+
+    def epoch(self) -> None:
+        """What is left of an epoch, or of the run."""
+        begun = time.perf_counter()
+        for batch in self._batches:
+            fetched = time.perf_counter()
+            outcome = self._trainer.take_step(pair(batch, self._trainer.device))
+            samples = self._digest(batch)
+            self._meter.count(outcome, time.perf_counter() - begun, fetched - begun)
+            self._take_down(outcome, samples)
+            begun = time.perf_counter()
+            if self._trainer.step == self._trainer.settings.steps:
+                return
+
+    def end(self) -> Progress:
+        """How it ended."""
+        if self._board is not None:
+            self._board.close()
+        return self._last
+
+    def _take_down(self, outcome: Outcome, samples: int) -> None:
+        self._points.append(curve.Point(**asdict(outcome), samples=samples))
+        if self._run.rank:
+            return
+        every = self._run.every
+        qualities = self._validated() if self._due(every.validate) and self._run.held_out else {}
+        if self._due(every.pictures) and self._run.held_out:
+            self._draw()
+        if qualities or self._due(every.report):
+            self._last = self._meter.progress(self._trainer, qualities)
+            self._watch(self._last)
+            if self._board is not None:
+                self._board.scalars(self._last)
+        if self._due(every.checkpoint):
+            self._save()
+
+    def _due(self, interval: int) -> bool:
+        step = self._trainer.step
+        return step % interval == 0 or step == self._trainer.settings.steps
+
+    def _save(self) -> None:
+        curve.write(self._run.out, self._points)
+        self._points = []
+        state = {
+            "state_version": STATE_VERSION,
+            "about": dict(self._run.about),
+            "config": self._trainer.model.config.to_dict(),
+            "trainer": self._trainer.state_dict(),
+            "stream": self._batches.state_dict(),
+        }
+        checkpoint.save(self._run.out, self._trainer.step, state, self._run.every.keep)
+
+    def _validated(self) -> dict[str, Quality]:
+        trainer = self._trainer
+        return validate.qualities(
+            trainer.best, self._run.held_out, trainer.settings.depths, trainer.device, trainer.autocast
+        )
+
+    def _draw(self) -> None:
+        trainer = self._trainer
+        columns = validate.shown(
+            trainer.best, self._run.held_out, trainer.settings.depths, trainer.device, trainer.autocast
+        )
+        grid = pictures.grid(columns)
+        self._run.out.write(f"{PICTURES}step-{trainer.step:09d}.png", pictures.png(grid))
+        if self._board is not None:
+            self._board.picture(grid, trainer.step)
+
+    def _digest(self, batch: Batch) -> int:
+        """The same for the same global batch, whatever the ranks: a sum of hashes of epoch, name and place."""
+        first = self._run.rank * len(batch.samples)
+        told = (
+            f"{epoch}/{sample}/{first + row}"
+            for row, (epoch, sample) in enumerate(zip(batch.epochs, batch.samples, strict=True))
+        )
+        hashes = [int.from_bytes(hashlib.blake2b(one.encode(), digest_size=8).digest(), "little") for one in told]
+        mine = sum(hashes) % (1 << 64)
+        total = torch.tensor(mine - (1 << 64) if mine >> 63 else mine, dtype=torch.int64, device=self._trainer.device)
+        if self._run.world > 1:
+            torch.distributed.all_reduce(total)
+        return int(total)

@@ -1,0 +1,76 @@
+"""How far a training run is, and at what pace: means over its last steps."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import psutil
+import torch
+
+from dynet.train import Outcome, Trainer
+from dynet.validate import Quality
+
+_RECENT: Final = 50  # steps
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """A line of a run. `losses`: per depth. `waits`: share of the time without a batch."""
+
+    step: int
+    steps: int
+    losses: Mapping[str, float]
+    norm: float  # of the last gradient
+    per_second: float  # samples, of all ranks
+    waits: float
+    memory: int  # bytes: of the GPU where there is one, else of this process
+    skipped: int  # steps that changed nothing
+    batch: int  # samples of a step, of all ranks
+    qualities: Mapping[str, Quality] = field(default_factory=dict)  # where the step was validated
+
+    @property
+    def seconds_left(self) -> float:
+        """At the pace of the last steps."""
+        return (self.steps - self.step) * self.batch / self.per_second if self.per_second else 0.0
+
+
+class Meter:
+    """Takes every step down and tells `Progress`."""
+
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
+        self._losses: dict[str, deque[float]] = {}
+        self._times: deque[tuple[float, float]] = deque(maxlen=_RECENT)
+        self._norm = 0.0
+
+    def count(self, outcome: Outcome, seconds: float, waited: float) -> None:
+        """A step that took this long, and of it waited for its batch."""
+        self._times.append((seconds, waited))
+        self._norm = outcome.norm
+        if outcome.taken:
+            self._losses.setdefault(outcome.depth, deque(maxlen=_RECENT)).append(outcome.loss)
+
+    def progress(self, trainer: Trainer, qualities: Mapping[str, Quality]) -> Progress:
+        """Now."""
+        seconds = sum(one for one, _ in self._times)
+        return Progress(
+            step=trainer.step,
+            steps=trainer.settings.steps,
+            losses={depth: sum(last) / len(last) for depth, last in sorted(self._losses.items())},
+            norm=self._norm,
+            per_second=len(self._times) * self._batch / seconds if seconds else 0.0,
+            waits=sum(waited for _, waited in self._times) / seconds if seconds else 0.0,
+            memory=_memory(trainer.device),
+            skipped=trainer.skipped,
+            batch=self._batch,
+            qualities=qualities,
+        )
+
+
+def _memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)
