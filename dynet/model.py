@@ -1,8 +1,8 @@
 """DyNet (arXiv 2404.02154): one set of weights, and a depth that is chosen at every call.
 
-At each of four levels a transformer block is applied as often as `depth` says; encoder and decoder share the number, and
-each has its own block. DyNet-S, DyNet-L and what lies between are the same 16,613,135 weights. The same class with blocks
-that are not shared and with prompts in the decoder is PromptIR (arXiv 2306.13090), which DyNet is compared with.
+At each of four levels a transformer block is applied as often as `depth` says; encoder and decoder share the number,
+and each has its own block. DyNet-S, DyNet-L and what lies between are the same 16,613,135 weights. The same class with
+blocks that are not shared and with prompts in the decoder is PromptIR (arXiv 2306.13090), to compare with.
 """
 
 from __future__ import annotations
