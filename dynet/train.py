@@ -245,7 +245,7 @@ class Trainer:
 def check_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     """Raises ValueError where these are another network's weights, naming the first that differs."""
     ours = model.state_dict()
-    for name in (*ours, *weights):
+    for name in dict.fromkeys((*ours, *weights)):
         mine, theirs = (tuple(some[name].shape) if name in some else None for some in (ours, weights))
         if mine != theirs:
             told = f"has {name} of shape {theirs}" if theirs else f"lacks {name}"

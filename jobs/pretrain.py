@@ -17,7 +17,7 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside the fold
 
 import torch
 
-from dynet import checkpoint, curve, loop, pictures
+from dynet import checkpoint, curve, load, loop, pictures
 from dynet.model import DyNet
 from dynet.progress import Progress
 from dynet.train import Diverged, check_weights
@@ -77,14 +77,14 @@ def note(now: Progress) -> str:
 
 def _weights(path: Path, recipe: PretrainRecipe) -> dict[str, torch.Tensor]:
     """Weights to begin with. Raises ValueError for a file of another network."""
-    weights = checkpoint.weights(path)
+    _, weights = load.read(path)
     check_weights(DyNet(recipe.model), weights)
     return weights
 
 
 def _summary(job: PretrainJob, ended: Progress, seconds: float) -> None:
     table = curve.read(job.out)
-    picture = pictures.curves({str(k): v for k, v in curve.by_depth(table).items()})
+    picture = pictures.curves(curve.by_depth(table))
     job.out.write(CURVE, pictures.png(picture))
     rows = [
         (depth, f"{first:.4f}", f"{last:.4f}", *_quality(ended, depth))

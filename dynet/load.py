@@ -1,0 +1,40 @@
+"""Weights from a file: one of our checkpoints, or a released one of DyNet or PromptIR."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from dynet import checkpoint, upstream
+from dynet.model import DyNet, ModelConfig
+
+_MODULE = "module."  # before each name in an average
+
+
+def read(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """The network's form and its weights; the average over the steps where the run kept one.
+
+    Raises ValueError for a file that can't be read or holds something else.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} can't be read: {error.strerror}") from error
+    state = checkpoint.loaded(data, str(path))
+    if "trainer" not in state:
+        return upstream.read(data)
+    trainer = state["trainer"]
+    weights = trainer["model"]
+    if trainer["average"] is not None:
+        named = trainer["average"].items()
+        weights = {name.removeprefix(_MODULE): value for name, value in named if name.startswith(_MODULE)}
+    return ModelConfig.from_dict(state["config"]), dict(weights)
+
+
+def network(path: Path) -> DyNet:
+    """The network of the file, with its weights, on the CPU. Raises ValueError as `read` does."""
+    config, weights = read(path)
+    model = DyNet(config)
+    model.load_state_dict(weights)
+    return model

@@ -1,0 +1,140 @@
+"""`dynet-pretrain`: what it says, and the one sentence with which it stops before training starts."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from jobs import pretrain as command
+from pipelines import pretrain as pipeline
+from shards.store import LocalStore
+from tests.jobs.conftest import Said
+from tests.sets import write_set
+
+WORDS = [
+    "--recipe=demo",
+    "--set=crop=16",
+    "--set=batch=4",
+    "--set=valid=4",
+    "--set=settings.steps=6",
+    "--set=model.refinement=1",
+    '--set=settings.depths=["S", "L"]',
+    "--set=every.validate=3",
+    "--workers=0",
+    "--device=cpu",
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> str:
+    store = LocalStore(tmp_path_factory.mktemp("set"))
+    write_set(store, [12, 8], size=32)
+    return store.root
+
+
+@pytest.fixture
+def stopped(refusal: Callable[[ModuleType, ModuleType], Said]) -> Said:
+    return refusal(command, pipeline)
+
+
+def test_a_run_says_how_it_goes_and_how_it_ended(made: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.set_num_threads(1)
+    assert command.main([made, "--out", str(tmp_path), *WORDS]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("pretrain: ") and "samples/s" in said[0] and "% waiting" in said[0]
+    assert [line.split()[0] for line in said[-5:-2]] == ["depth", "L", "S"] or "S" in said[-3]
+    assert "6 steps in" in said[-2] and "0 skipped" in said[-2]
+    assert str(tmp_path / "checkpoints" / "step-000000006.pt") in said[-1]
+    for name in ("curve.png", "recipe.json", "pictures/step-000000006.png", "checkpoints/step-000000006.pt"):
+        assert (tmp_path / name).is_file(), name
+
+
+def test_a_run_begins_with_the_weights_of_a_file(made: str, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    assert command.main([made, "--out", str(tmp_path / "one"), *WORDS]) == 0
+    weights = tmp_path / "one" / "checkpoints" / "step-000000006.pt"
+    words = [*WORDS, "--set=settings.steps=1", "--set=settings.lr=1e-9", "--weights", str(weights)]
+    assert command.main([made, "--out", str(tmp_path / "two"), *words]) == 0
+    one, two = (
+        torch.load(path, weights_only=True)["trainer"]["model"]
+        for path in (weights, tmp_path / "two" / "checkpoints" / "step-000000001.pt")
+    )
+    assert all((one[name] - two[name]).abs().max() < 1e-8 for name in one)
+
+
+def test_a_missing_or_empty_set_is_said(tmp_path: Path, stopped: Said) -> None:
+    assert "no manifest" in stopped(tmp_path / "none", "--out", tmp_path / "run", *WORDS)
+    store = LocalStore(tmp_path / "empty")
+    write_set(store, [0], size=32)
+    assert "no samples left" in stopped(store.root, "--out", tmp_path / "run", *WORDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--set=crop=64"], "crop is 64: the patches have 32 pixels a side"),
+        (["--set=held_out=[7]"], "7"),
+        (["--set=held_out=[0, 1]"], "nothing"),
+        (['--set=settings.depths=["4,6,6"]'], "4,6,6"),
+        (['--set=settings.depths=["4,6,6,99"]'], "99"),
+        (["--recipe=papre"], "no recipe papre: give paper, demo or a JSON file"),
+        (["--set=settings.accumulate=3"], "can't be cut into 3 parts"),
+        (["--ranks=3"], "a batch of 4 can't be split over 3 ranks"),
+        (["--weights=/nowhere.pt"], "/nowhere.pt can't be read"),
+        (["--workers=-1"], "workers"),
+        (["--ranks=-1"], "ranks"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_said_before_training_starts(
+    made: str, tmp_path: Path, stopped: Said, words: list[str], sentence: str
+) -> None:
+    assert sentence in stopped(made, "--out", tmp_path / "run", *WORDS, *words)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_where_there_is_none(made: str, tmp_path: Path, stopped: Said) -> None:
+    assert "no GPU here" in stopped(made, "--out", tmp_path / "run", *WORDS, "--device=cuda")
+
+
+def test_a_checkpoint_of_another_recipe_or_network(
+    made: str, tmp_path: Path, stopped: Said, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.set_num_threads(1)
+    assert command.main([made, "--out", str(tmp_path), *WORDS, "--set=settings.steps=1"]) == 0
+    capsys.readouterr()
+    for word, sentence in [
+        ("--set=model.width=16", "begun with model.width = 8, now it is 16: give the same, or another --out"),
+        ("--set=seed=3", "begun with seed = 0, now it is 3"),
+        ("--set=degradation.masked=0.1", "begun with degradation.masked = 0.3"),
+    ]:
+        assert sentence in stopped(made, "--out", tmp_path, *WORDS, word)
+
+
+def test_weights_of_another_network_or_of_none(made: str, tmp_path: Path, stopped: Said) -> None:
+    (tmp_path / "text.pt").write_text("not a checkpoint")
+    assert "is no checkpoint" in stopped(made, "--out", tmp_path, *WORDS, "--weights", tmp_path / "text.pt")
+    sink = io.BytesIO()
+    torch.save({"weights": torch.zeros(3)}, sink)
+    (tmp_path / "other.pt").write_bytes(sink.getvalue())
+    assert stopped(made, "--out", tmp_path, *WORDS, "--weights", tmp_path / "other.pt")
+
+
+def test_a_recipe_file_that_is_none(made: str, tmp_path: Path, stopped: Said) -> None:
+    file = tmp_path / "recipe.json"
+    for text, sentence in [
+        ("{", "is no recipe"),
+        ("[]", "is no recipe"),
+        ("{}", "is no recipe"),
+        (json.dumps({"settings": {"steps": 3}, "speed": 9}), "no field speed"),
+        (json.dumps({"settings": {"steps": 3, "speed": 9}}), "settings has no field speed"),
+    ]:
+        file.write_text(text)
+        assert sentence in stopped(made, "--out", tmp_path, f"--recipe={file}")

@@ -1,0 +1,270 @@
+"""Pre-training from end to end on a small set: what a run leaves, and that no stop changes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from dynet import checkpoint, curve
+from dynet.loop import Every
+from dynet.model import ModelConfig
+from dynet.progress import Progress
+from dynet.train import Settings
+from pipelines import pretrain_recipes
+from pipelines.pretrain import PretrainJob, pretrain
+from pipelines.pretrain_recipes import PretrainRecipe
+from shards.store import LocalStore, Store, open_store
+from tests.conftest import S3Server
+from tests.sets import write_set
+
+COUNTS = [29, 31, 17, 40]  # without the second: 86 samples, ten steps of 8 and a tail of 6
+STEPS = 24
+RECIPE = PretrainRecipe(
+    settings=Settings(steps=STEPS, lr=1e-3, depths=("1,1,1,1", "1,2,2,2"), ema=0.9),
+    model=ModelConfig(width=8, refinement=1),
+    every=Every(checkpoint=5, keep=2, validate=10, pictures=10, report=4),
+    batch=8,
+    crop=16,
+    window=40,
+    held_out=(1,),
+    valid=6,
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
+    store = LocalStore(tmp_path_factory.mktemp("set"))
+    write_set(store, COUNTS, size=32)
+    return store
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Tiny networks are slower on several threads, and many times so beside other work."""
+    torch.set_num_threads(1)
+
+
+def job(made: LocalStore, out: Store | Path, **changes: Any) -> PretrainJob:
+    store = LocalStore(out) if isinstance(out, Path) else out
+    return PretrainJob(**{"store": made.root, "out": store, "recipe": RECIPE, "workers": 0} | changes)
+
+
+def silent(_now: Progress) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def undisturbed(made: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
+    """What a run leaves that nothing stopped."""
+    torch.set_num_threads(1)
+    out = LocalStore(tmp_path_factory.mktemp("undisturbed"))
+    pretrain(job(made, out, board=f"{out.root}/tensorboard"), silent)
+    return out
+
+
+def left(out: Store) -> dict[str, bytes]:
+    """All that a run decides: the checkpoints that are kept, the curve, the pictures."""
+    names = [name for name in out.list("") if name.startswith(("checkpoints/", "curve/", "pictures/"))]
+    return {name: out.read(name) for name in names}
+
+
+def test_a_run_leaves_what_one_wants_to_see(undisturbed: LocalStore) -> None:
+    assert sorted(left(undisturbed)) == [
+        *(f"checkpoints/step-{step:09d}.{suffix}" for step in (20, 24) for suffix in ("json", "pt")),
+        "curve/000000001-000000005.parquet",
+        "curve/000000006-000000010.parquet",
+        "curve/000000011-000000015.parquet",
+        "curve/000000016-000000020.parquet",
+        "curve/000000021-000000024.parquet",
+        "pictures/step-000000010.png",
+        "pictures/step-000000020.png",
+        "pictures/step-000000024.png",
+    ]
+    assert curve.read(undisturbed)["step"].to_pylist() == list(range(1, STEPS + 1))
+    assert PretrainRecipe.from_dict(json.loads(undisturbed.read("recipe.json"))) == RECIPE
+    assert list(Path(undisturbed.root, "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_a_checkpoint_tells_recipe_set_and_version(made: LocalStore, undisturbed: LocalStore) -> None:
+    state = checkpoint.newest(undisturbed)
+    assert state is not None
+    assert state["about"]["settings.ema"] == 0.9
+    assert ModelConfig.from_dict(state["config"]) == RECIPE.model
+    assert state["stream"]["set"] == json.loads(made.read("shards/manifest.json"))["set"]
+    assert state["stream"]["admitted"] == [[0, 1], [1, 1], [2, 1]]
+
+
+def test_the_second_run_has_nothing_to_do(made: LocalStore, undisturbed: LocalStore) -> None:
+    before = left(undisturbed)
+    assert pretrain(job(made, undisturbed), silent).step == STEPS
+    assert left(undisturbed) == before
+
+
+@pytest.mark.parametrize("stop", [4, 12, 20])
+def test_a_run_that_was_stopped_leaves_the_same_to_the_byte(
+    made: LocalStore, undisturbed: LocalStore, tmp_path: Path, stop: int
+) -> None:
+    """Before the first checkpoint, after an epoch's end, and just at a checkpoint."""
+
+    def stopping(now: Progress) -> None:
+        if now.step == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(job(made, tmp_path), stopping)
+    assert pretrain(job(made, tmp_path, workers=2), silent).step == STEPS
+    assert left(LocalStore(tmp_path)) == left(undisturbed)
+
+
+def test_a_run_over_s3_leaves_the_same(undisturbed: LocalStore, s3_server: S3Server) -> None:
+    store = open_store(s3_server.bucket("pretrain") + "/set", s3_server.endpoint_url)
+    write_set(store, COUNTS, size=32)
+    out = open_store("s3://pretrain/run", s3_server.endpoint_url)
+    pretrain(job(LocalStore(Path("/")), out, store=store.root, endpoint_url=s3_server.endpoint_url), silent)
+    assert left(out) == left(undisturbed)
+
+
+def test_progress_tells_losses_pace_and_quality(made: LocalStore, tmp_path: Path) -> None:
+    told: list[Progress] = []
+    pretrain(job(made, tmp_path), told.append)
+    assert [now.step for now in told] == [4, 8, 10, 12, 16, 20, 24]
+    assert [now.step for now in told if now.qualities] == [10, 20, 24]
+    last = told[-1]
+    assert set(last.losses) == {"1,1,1,1", "1,2,2,2"}
+    assert set(last.qualities) == {"input", "1,1,1,1", "1,2,2,2"}
+    assert last.per_second > 0 and 0 <= last.waits < 1 and last.memory > 10**8 and last.skipped == 0
+    assert 0 < told[0].seconds_left < 600
+
+
+def test_without_held_out_shards_all_are_trained_on(made: LocalStore, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, held_out=(), settings=dataclasses.replace(RECIPE.settings, steps=2))
+    assert not pretrain(job(made, tmp_path, recipe=recipe), silent).qualities
+    assert not list(LocalStore(tmp_path).list("pictures/"))
+
+
+# ---------------------------------------------------------------- ranks
+
+
+@pytest.mark.slow
+def test_two_ranks_see_the_same_batches_and_go_on_for_one(
+    made: LocalStore, undisturbed: LocalStore, tmp_path: Path, local_ray: None
+) -> None:
+    """A run on two ranks, stopped at step 10 and gone on with on one, has the batches of one that had one rank."""
+    whole = curve.read(undisturbed)
+    short = dataclasses.replace(RECIPE, settings=dataclasses.replace(RECIPE.settings, steps=10))
+    two = pretrain(job(made, tmp_path, recipe=short, ranks=2), silent)
+    assert two.step == 10 and set(two.qualities) == {"input", "1,1,1,1", "1,2,2,2"}
+    pretrain(job(made, tmp_path), silent)
+    points = curve.read(LocalStore(tmp_path))
+    for column in ("step", "depth", "samples", "taken"):
+        assert points[column] == whole[column]
+    for column in ("loss", "norm"):
+        assert points[column].to_pylist() == pytest.approx(whole[column].to_pylist(), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_killed_costs_steps_and_nothing_else(made: LocalStore, tmp_path: Path, local_ray: None) -> None:
+    before = {one.pid for one in workers()}
+    killed: list[int] = []
+
+    def killing(now: Progress) -> None:
+        if now.step >= 12 and not killed:
+            found = [one for one in workers() if one.pid not in before]
+            killed.append(random.Random(1).choice(found).pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    assert pretrain(job(made, tmp_path / "hurt", ranks=2), killing).step == STEPS
+    assert killed
+    pretrain(job(made, tmp_path / "whole", ranks=2), silent)
+    assert left(LocalStore(tmp_path / "hurt")) == left(LocalStore(tmp_path / "whole"))
+
+
+def workers() -> list[psutil.Process]:
+    """The processes of Ray Train's ranks."""
+    return [one for one in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(one.info["cmdline"] or [])]
+
+
+# ---------------------------------------------------------------- kills
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_leaves_the_same_to_the_byte(
+    made: LocalStore, undisturbed: LocalStore, tmp_path: Path
+) -> None:
+    """SIGKILL, again and again, each time a little after the run has got further or at any earlier moment."""
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(RECIPE.to_dict()))
+    out = LocalStore(tmp_path / "run")
+    words = [sys.executable, "-m", "jobs.pretrain", made.root, "--out", out.root, "--recipe", str(recipe)]
+    words += ["--workers", "1", "--device", "cpu"]
+    draw, kills = random.Random(5), 0
+    for _ in range(40):
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        known = checkpoint.steps(out)
+        deadline = time.monotonic() + draw.uniform(0.0, 3.0)
+        while process.poll() is None and (checkpoint.steps(out) == known or time.monotonic() < deadline):
+            time.sleep(draw.uniform(0.0, 0.05))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert process.returncode == 0
+    assert kills >= 3
+    assert left(out) == left(undisturbed)
+
+
+# ---------------------------------------------------------------- recipes
+
+
+def test_the_paper_s_recipe_is_the_paper_s() -> None:
+    recipe = pretrain_recipes.paper()
+    told = (recipe.settings.steps, recipe.settings.lr, recipe.settings.betas, recipe.settings.depths)
+    assert told == (1_000_000, 1e-4, (0.9, 0.999), ("S", "L"))
+    assert (recipe.batch, recipe.crop, recipe.degradation.degraded, recipe.degradation.masked) == (32, 128, 0.5, 0.3)
+    assert recipe.model == ModelConfig()
+
+
+@pytest.mark.parametrize("name", sorted(pretrain_recipes.NAMED))
+def test_a_recipe_survives_its_file(name: str, tmp_path: Path) -> None:
+    recipe = pretrain_recipes.read(name)
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
+    assert pretrain_recipes.read(str(tmp_path / "recipe.json")) == recipe
+
+
+def test_single_values_can_be_changed() -> None:
+    words = ["batch=64", "settings.lr=2e-4", 'settings.depths=["S"]', "settings.precision=bf16", "held_out=[]"]
+    recipe = pretrain_recipes.changed(pretrain_recipes.paper(), words)
+    assert (recipe.batch, recipe.settings.lr, recipe.settings.depths) == (64, 2e-4, ("S",))
+    assert (recipe.settings.precision, recipe.held_out) == ("bf16", ())
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("batch", "FIELD=VALUE"),
+        ("bach=3", "no field bach: it has"),
+        ("settings=3", "no field settings"),
+        ("settings.lr=fast", "wrong kind"),
+        ("settings.steps=0", "at least 1"),
+        ('settings.depths=["M"]', "depth"),
+        ("batch=-1", "batch"),
+        ("every.keep=0", "every.keep"),
+        ("valid=0", "valid"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(word: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        pretrain_recipes.changed(pretrain_recipes.paper(), [word])
