@@ -23,7 +23,7 @@ import functools
 import logging
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -43,9 +43,12 @@ from shards.store import LocalStore, Store, StoreError, open_store
 
 MOST_BAD_IN_A_ROW: Final = 100
 _PREFETCH: Final = 4  # batches that a worker has ready
+#: (pixels (n, crop, crop, 3) uint8 RGB, samples, epochs) -> the same shape and type. A function of its arguments alone,
+#: that leaves them as they are; it is pickled to the workers.
+Derive = Callable[[np.ndarray, Sequence[str], Sequence[int]], np.ndarray]
 _log = logging.getLogger(__name__)
 
-__all__ = ["Batch", "Cache", "Plan", "Skipped", "Stream", "StreamError"]
+__all__ = ["Batch", "Cache", "Derive", "Plan", "Skipped", "Stream", "StreamError"]
 
 
 class StreamError(RuntimeError):
@@ -69,17 +72,20 @@ class Batch:
     """One rank's part of a global batch.
 
     `pixels`: (batch / world, 3, crop, crop) uint8 RGB, channels last in memory. `samples`: their names. `epochs`: the
-    epoch of each, by which its crop was drawn. `skipped`: what others stand in for.
+    epoch of each, by which its crop was drawn. `skipped`: what others stand in for. `derived`: what the stream's
+    `derive` made of the pixels, in the same shape; None without one.
     """
 
     pixels: torch.Tensor
     samples: tuple[str, ...]
     epochs: tuple[int, ...]
     skipped: tuple[Skipped, ...] = ()
+    derived: torch.Tensor | None = None
 
     def pin_memory(self) -> Batch:
         """For DataLoader: a copy that a GPU can take while the CPU goes on."""
-        return replace(self, pixels=self.pixels.pin_memory())
+        derived = None if self.derived is None else self.derived.pin_memory()
+        return replace(self, pixels=self.pixels.pin_memory(), derived=derived)
 
 
 class Stream:
@@ -88,6 +94,7 @@ class Stream:
     `root`: a folder, http(s)://… or s3://bucket/prefix. `cache`: where shards are kept on this machine's disk; by
     default a folder of the user's for what comes over a network, nothing for what lies in a folder.
     `follow`: whether an epoch takes up the newest version of the set; else the state's versions go on.
+    `derive`: what else is to be made of each batch, in the workers: `Batch.derived`.
     `skipped`: how many samples could not be had, by cause.
 
     Raises ValueError for settings that can't be, ManifestError where there is no set, StoreError.
@@ -104,6 +111,7 @@ class Stream:
         cache: Cache | None = None,
         endpoint_url: str | None = None,
         follow: bool = True,
+        derive: Derive | None = None,
     ) -> None:
         if not 0 <= rank < world:
             raise ValueError(f"rank is {rank} of {world}: ranks count from 0")
@@ -120,6 +128,7 @@ class Stream:
             patch=self._epochs.patch,
             mine=range(part * rank, part * (rank + 1)),
             cache=self._cache,
+            derive=derive,
         )
         self._position = Position()
         self._bad_in_a_row = 0
@@ -252,6 +261,11 @@ def _as_it_is(made: Any) -> Any:
     return made
 
 
+def _channels_first(pixels: np.ndarray) -> torch.Tensor:
+    """(n, H, W, 3) as (n, 3, H, W), the same memory."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
 @dataclass(kw_only=True)
 class _Crops(Dataset[Any]):
     """Global batches to this rank's crops: what a worker does."""
@@ -261,6 +275,7 @@ class _Crops(Dataset[Any]):
     patch: int  # pixels a side
     mine: range  # of a global batch
     cache: Cache | None
+    derive: Derive | None
     reader: Reader | None = None
 
     def __getitem__(self, one: Ask) -> tuple[Batch | str, Position]:
@@ -281,7 +296,8 @@ class _Crops(Dataset[Any]):
             samples.append(sample)
             epochs.append(int(picks[at, EPOCH]))
         return Batch(
-            pixels=torch.from_numpy(pixels).permute(0, 3, 1, 2),
+            pixels=_channels_first(pixels),
+            derived=None if self.derive is None else _channels_first(self.derive(pixels, samples, epochs)),
             samples=tuple(samples),
             epochs=tuple(epochs),
             skipped=tuple(

@@ -153,6 +153,30 @@ def test_the_first_batch_after_a_resume_comes_as_fast_from_anywhere(tmp_path: Pa
     assert first(1184) < 5 * first(8) + 0.05
 
 
+def _marked(pixels: np.ndarray, samples: Sequence[str], epochs: Sequence[int]) -> np.ndarray:
+    """The levels upside down, and in the first pixel what it was told of each sample."""
+    out = 255 - pixels
+    for row, (sample, epoch) in enumerate(zip(samples, epochs, strict=True)):
+        out[row, 0, 0] = int(sample[:2], 16), int(sample[2:4], 16), epoch
+    return out
+
+
+@pytest.mark.parametrize(("world", "workers"), [(1, 0), (2, 0), (1, 2), (2, 1)])
+def test_what_is_derived_comes_with_the_batch_in_every_layout_and_after_a_resume(
+    made: LocalStore, undisturbed: tuple[list[str], list[dict[str, Any]]], world: int, workers: int
+) -> None:
+    streams = opened(made.root, world, workers, derive=_marked)
+    for stream in streams:
+        stream.load_state_dict(undisturbed[1][2])
+    found = list(batches(streams, most=4))
+    assert [together(parts) for parts in found] == undisturbed[0][3:7]  # the crops are as without
+    for batch in (part for parts in found for part in parts):
+        assert batch.derived is not None
+        assert batch.derived.is_contiguous(memory_format=torch.channels_last)
+        expected = _marked(batch.pixels.permute(0, 2, 3, 1).numpy(), batch.samples, batch.epochs)
+        assert np.array_equal(batch.derived.permute(0, 2, 3, 1), expected)
+
+
 # what the set's versions do
 
 
