@@ -1,7 +1,8 @@
 """`make demo`: the main job from end to end, on pictures that it draws or on yours, without the internet.
 
 Draws pictures (or takes those of --photos), serves them over HTTP on loopback, filters the list of their links with
-`dynet-filter`, cuts and shards what is kept, and says where everything lies.
+`dynet-filter`, cuts and shards what is kept, pre-trains a narrow network on the shards with `dynet-pretrain`, and says
+where everything lies.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside the fold
 
 from curation.fit import fit
 from curation.scorers import WeightMissing, resolve
-from jobs import filter_laion, terminal
+from jobs import filter_laion, pretrain, terminal
 from jobs.demo_server import serve
 from pipelines import recipes
 from pipelines.demo_pictures import make_pictures, write_folder_list, write_list
@@ -59,7 +60,17 @@ def _demo(flags: argparse.Namespace) -> None:
         print(f"dynet-filter {' '.join(words)} --allow-private-hosts", flush=True)
         if filter_laion.main([*words, "--allow-private-hosts"]):
             raise ValueError("the filter did not end well: its own words stand above")
+    _pretrain(flags.out)
     print(f"the demo took {time.monotonic() - started:.0f} s")
+
+
+def _pretrain(out: Path) -> None:
+    """A minute of the main thing, on what the filter kept."""
+    shutil.rmtree(out / "run", ignore_errors=True)
+    words = [str(out / "store"), "--out", str(out / "run"), "--recipe", "demo", "--device", "cpu"]
+    print(f"dynet-pretrain {' '.join(words)}", flush=True)
+    if pretrain.main(words):
+        raise ValueError("the training did not end well: its own words stand above")
 
 
 def _weights(flags: argparse.Namespace, pristine: Sequence[Path]) -> tuple[Path | None, FilterRecipe]:
