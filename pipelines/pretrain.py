@@ -183,8 +183,8 @@ def _on_ray(job: PretrainJob, watch: Watch) -> Progress:
     return ended
 
 
-def _worker(config: dict[Any, Any]) -> Progress | str:
-    """A rank. Where it diverged, what to say of it: Ray would only do the same again."""
+def _worker(config: Any) -> Any:
+    """A rank: `Progress`. Where it diverged, what to say of it: Ray would only do the same again."""
     job, latest = config["job"], config["latest"]
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()

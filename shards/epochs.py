@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
 
-from shards import tombstones
-from shards.manifest import ManifestError, Shard, at_version, read_manifest
+from shards import held_out, tombstones
+from shards.manifest import Manifest, ManifestError, Shard, at_version, read_manifest
 from shards.order import Order
 from shards.sequence import Ask, Plan, Position, ask, epoch_of
 from shards.store import Store
 
 STATE_VERSION: Final = 1
+_ADDED_LATER: Final = {"held_out": [], "part": "train"}  # fields of a plan that older states of version 1 lack
 
 
 class Epochs:
@@ -28,10 +28,12 @@ class Epochs:
         self._manifest = read_manifest(store)
         self._admitted: dict[int, int] = {}  # from this epoch on -> version of the set
         self._orders: dict[int, Order] = {}
+        self._in_both: dict[int, np.ndarray] = {}  # version -> what of the held-out shards is left out
         if plan.crop > self.patch:
             raise ValueError(f"crop is {plan.crop}: the patches have {self.patch} pixels a side")
         if not self._manifest.samples:
             raise ValueError(f"{store.root} has no samples left")
+        held_out.check(plan.held_out, len(self._manifest.shards), store.root)
 
     @property
     def patch(self) -> int:
@@ -76,18 +78,37 @@ class Epochs:
     def _made(self, epoch: int) -> Order:
         version = self._admitted[max(begin for begin in self._admitted if begin <= epoch)]
         there = at_version(self._manifest, version)
-        if not there.samples:
-            raise ManifestError(f"{self._store.root} has no samples left in its version {version}")
         removed = tombstones.read(self._store, there)
         if not tombstones.fit(there, removed):
             raise ManifestError(f"the tombstones in {self._store.root} don't fit its manifest: run dynet-shard fsck")
-        return Order(
-            slots=np.array([shard.slots for shard in there.shards], np.int64),
-            removed=removed[:, :2],
+        slots = np.array([shard.slots for shard in there.shards], np.int64)
+        held = np.isin(np.arange(len(slots)), self._plan.held_out)
+        mine, gone = ~held, removed[:, :2]
+        if self._plan.part == "valid":
+            mine, gone = held, np.concatenate([gone, self._shared(there)])
+        order = Order(
+            slots=np.where(mine, slots, 0),
+            removed=np.unique(gone[mine[gone[:, 0]]], axis=0),
             seed=self._plan.seed,
             epoch=epoch,
             window=self._plan.window,
         )
+        if not order.length:
+            raise ManifestError(f"{self._store.root} has no samples left{self._where} in its version {version}")
+        return order
+
+    @property
+    def _where(self) -> str:
+        if not self._plan.held_out:
+            return ""
+        return " to train on" if self._plan.part == "train" else " of pictures that are held out as a whole"
+
+    def _shared(self, there: Manifest) -> np.ndarray:
+        """(n, 2) rows of shard and slot: `held_out.in_both`, read once a version."""
+        if there.version not in self._in_both:
+            held = [number for number in self._plan.held_out if number < len(there.shards)]
+            self._in_both = {there.version: held_out.in_both(self._store, there, held)}
+        return self._in_both[there.version]
 
     def epoch_of(self, position: Position) -> int:
         """The epoch to which the global batch counts that begins there."""
@@ -117,7 +138,7 @@ class Epochs:
         return {
             "state_version": STATE_VERSION,
             "set": self._manifest.set,
-            "plan": asdict(self._plan),
+            "plan": self._plan.to_dict(),
             "admitted": [list(pair) for pair in sorted(self._admitted.items())],
         }
 
@@ -130,7 +151,7 @@ class Epochs:
             raise ValueError(f"the stream's state has version {state.get('state_version')}, this reads {STATE_VERSION}")
         if state["set"] != self._manifest.set:
             raise ValueError(f"the state is of set {state['set']}, {self._store.root} is {self._manifest.set}")
-        ours, theirs = asdict(self._plan), state["plan"]
+        ours, theirs = self._plan.to_dict(), {**_ADDED_LATER, **state["plan"]}
         if other := [name for name in ours if theirs.get(name) != ours[name]]:
             told = ", ".join(f"{name}={theirs.get(name)}" for name in other)
             raise ValueError(f"the state's batches were made with {told}: give the same, or begin anew")

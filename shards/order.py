@@ -27,7 +27,10 @@ DEFAULT_WINDOW: Final = 1 << 15  # samples: some 2 GB of patches
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """One epoch. `slots`: (shards,) int64, places in each; `removed`: (n, 2) int64 rows of shard and slot."""
+    """One epoch. `slots`: (shards,) int64, places in each, 0 in those that are not part of it.
+
+    `removed`: (n, 2) int64 rows of shard and slot, each once.
+    """
 
     slots: np.ndarray
     removed: np.ndarray
@@ -59,7 +62,7 @@ class Order:
         if begin >= end:
             return []
         first, last = np.searchsorted(self._ends, (begin, end - 1), side="right")
-        return [int(shard) for shard in self._line[first : last + 1]]
+        return [int(shard) for shard in self._line[first : last + 1] if self.slots[shard]]
 
     @functools.cached_property
     def _line(self) -> np.ndarray:

@@ -7,13 +7,16 @@ epoch's first batch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from shards.order import DEFAULT_WINDOW, Order
 
 EPOCH, SHARD, SLOT = range(3)  # columns of picks
+#: What is trained on, or what is held out of that.
+SetPart = Literal["train", "valid"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,11 +27,23 @@ class Plan:
     seed: int = 0
     window: int = DEFAULT_WINDOW  # samples among which is shuffled
     crop: int = 128  # pixels a side
+    held_out: tuple[int, ...] = ()  # numbers of shards, ascending: `shards.held_out`
+    part: SetPart = "train"  # "train": without what is held out; "valid": that alone
 
     def __post_init__(self) -> None:
         for name in ("batch", "window", "crop"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
+        if list(self.held_out) != sorted({number for number in self.held_out if number >= 0}):
+            raise ValueError(f"held_out is {self.held_out}: give the numbers of shards, ascending, from 0")
+        if self.part not in get_args(SetPart):
+            raise ValueError(f"part is '{self.part}': give {' or '.join(get_args(SetPart))}")
+        if self.part == "valid" and not self.held_out:
+            raise ValueError("part is 'valid' and nothing is held out: give held_out=(number of a shard,)")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON has them."""
+        return {**asdict(self), "held_out": list(self.held_out)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -37,23 +37,31 @@ def patch(number: int, size: int, suffix: str = "jpg") -> bytes:
 
 
 def write_set(
-    store: Store, counts: Sequence[int], size: int = 64, suffix: str = "jpg", base: Manifest | None = None
+    store: Store,
+    counts: Sequence[int],
+    size: int = 64,
+    suffix: str = "jpg",
+    base: Manifest | None = None,
+    per_picture: int = 1,
 ) -> Manifest:
-    """A committed set of shards with so many samples each, behind those of `base`."""
+    """A committed set of shards with so many samples each, behind those of `base`.
+
+    So many patches in a row are one picture's, also across a shard's end.
+    """
     old = base.shards if base else ()
     first = base.samples if base else 0
     shards, tables, rows = list(old), list(index.read(store, base)) if base else [], []
     for count in counts:
         numbers = range(first, first + count)
-        one, table = _write_shard(store, len(shards), numbers, size, suffix)
-        rows += [_row(number, size) for number in numbers]
+        one, table = _write_shard(store, len(shards), numbers, size, suffix, per_picture)
+        rows += [_row(number, size) for number in numbers if not number % per_picture]
         shards.append(one)
         tables.append(table)
         first += count
     versions = (*(base.versions if base else ()),)
     number, removed = len(versions) + 1, versions[-1].tombstones if versions else 0
     versions = (*versions, Version(number=number, shards=len(shards), tombstones=removed))
-    described = metadata.table(rows, "00-chunk-00000000", {row.link.key: 1 for row in rows})
+    described = metadata.table(rows, "00-chunk-00000000", {row.link.key: per_picture for row in rows})
     if base is not None:
         described = pa.concat_tables([*parquet.read(store, base.metadata), described])
     made = Manifest(
@@ -76,18 +84,23 @@ def _row(number: int, size: int) -> Row:
     return Row(link=link, width=size, height=size, format="jpeg", sha256=f"{number:064x}", scores=scores)
 
 
-def _write_shard(store: Store, place: int, numbers: Sequence[int], size: int, suffix: str) -> tuple[Shard, pa.Table]:
-    samples = sorted((sample_name(url_key(url(number)), 0, 0), number) for number in numbers)
+def _write_shard(
+    store: Store, place: int, numbers: Sequence[int], size: int, suffix: str, per_picture: int
+) -> tuple[Shard, pa.Table]:
+    samples = sorted(
+        (sample_name(url_key(url(number - number % per_picture)), 0, number % per_picture * size), number)
+        for number in numbers
+    )
     members = []
     for sample, number in samples:
         description = Description(
             key=sample[:16],
-            url=url(number),
+            url=url(number - number % per_picture),
             source="test",
-            width=size,
+            width=size * per_picture,
             height=size,
             top=0,
-            left=0,
+            left=number % per_picture * size,
             size=size,
             flat_fraction=0.0,
             codec={"jpg": "jpeg-dct", "png": "png"}[suffix],
