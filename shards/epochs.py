@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from shards import tombstones
-from shards.manifest import ManifestError, Shard, at_version, read_manifest
+from shards.manifest import ManifestError, Shard, at_version, read_again, read_manifest
 from shards.order import Order
 from shards.sequence import Ask, Plan, Position, ask, epoch_of
 from shards.store import Store
@@ -53,12 +53,9 @@ class Epochs:
         return bool(self._admitted)
 
     def newest(self) -> int:
-        """The set's newest version now. Raises ManifestError where it is another set by now."""
-        newest = read_manifest(self._store)
-        if newest.set != self._manifest.set:
-            raise ManifestError(f"the set in {self._store.root} was made anew: begin anew, or read another copy of it")
-        self._manifest = newest
-        return newest.version
+        """The set's newest version now. Raises OtherSet, ManifestError."""
+        self._manifest = read_again(self._store, self._manifest)
+        return self._manifest.version
 
     def admit(self, epoch: int, version: int) -> None:
         """From `epoch` on, this version. Raises ManifestError where the set has none of that number."""

@@ -154,6 +154,33 @@ def test_a_shard_that_went_bad_here_is_let_go(store: Watched, made: Manifest, tm
     assert cache.find(made.shards[0]) is None
 
 
+class Remote:
+    """The set where it has to be asked for over a network: the first sample that is asked for comes damaged."""
+
+    def __init__(self, behind: LocalStore) -> None:
+        self.root, self.size, self._behind = "far://set", behind.size, behind
+        self._damages = True
+
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        data = self._behind.read(name, start, length)
+        if self._damages and name.endswith(".tar"):
+            self._damages = False
+            return bytes(len(data))
+        return data
+
+
+def test_a_shard_is_kept_where_it_was_the_network_that_gave_other_bytes(
+    store: Watched, made: Manifest, tmp_path: Path
+) -> None:
+    cache = cache_of(tmp_path)
+    reader = Reader(Remote(store), made, cache)
+    reader.fetch([(0, 3)])
+    assert cache.fetch(store, made.shards[0])  # after the bytes were asked for
+    expected = index.from_table(next(index.read(store, made)))[3]
+    assert tar.digest(reader.sample(0, 3).data) == expected.digest
+    assert cache.find(made.shards[0]) is not None
+
+
 def test_a_cache_that_can_not_be_touched_is_none(store: Watched, made: Manifest, tiny_disk: Path) -> None:
     cache = Cache(folder=tiny_disk, limit=10**9)
     (tiny_disk / f"{made.shards[0].sha256[:32]}.tar").write_bytes(b"")
