@@ -35,13 +35,13 @@ def add(
     ]
     written: list[tuple[Shard, pa.Table]] = list(each(write_shard, tasks, lambda total, done: None))
     shards = (*old, *(one for one, _ in written))
-    versions = _versions(base, len(shards))
+    versions, set_id = _versions(base, len(shards)), base.set if base else manifest.set_id(shards)
     made = Manifest(
-        set=base.set if base else manifest.set_id(shards),
+        set=set_id,
         recipe=recipe,
         shards=shards,
         sources=_counts(base.sources if base else {}, cuttings),
-        index=index.write(store, versions, _index(store, base, [table for _, table in written])),
+        index=index.write(store, set_id, versions, _index(store, base, [table for _, table in written])),
         metadata=_write_metadata(store, versions, base, cuttings),
         tombstones=base.tombstones if base else None,
         versions=versions,

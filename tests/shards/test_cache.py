@@ -18,7 +18,7 @@ import pytest
 from shards import index, tar
 from shards.ahead import ReadAhead
 from shards.cache import Cache, WrongBytes
-from shards.manifest import FOLDER, Manifest
+from shards.manifest import FOLDER, Manifest, OtherSet, commit
 from shards.reader import Reader
 from shards.store import LocalStore, StoreError
 from tests.sets import write_set
@@ -152,6 +152,15 @@ def test_a_shard_that_went_bad_here_is_let_go(store: Watched, made: Manifest, tm
     expected = index.from_table(next(index.read(store, made)))[3]
     assert tar.digest(reader.sample(0, 3).data) == expected.digest
     assert cache.find(made.shards[0]) is None
+
+
+def test_another_set_with_an_index_as_long_as_the_one_before_is_noticed(store: Watched, made: Manifest) -> None:
+    reader, other = Reader(store, made, None), "0" * 16
+    part = index.write(store, other, made.versions, list(index.read(store, made)))
+    assert part.bytes == made.index.bytes
+    commit(store, replace(made, set=other, index=part))
+    with pytest.raises(OtherSet, match="was made anew: begin anew"):
+        reader.sample(0, 3)
 
 
 class Remote:

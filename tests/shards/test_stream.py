@@ -280,7 +280,7 @@ def test_what_is_purged_in_mid_epoch_is_named_and_all_else_comes(tmp_path: Path)
     after = removed(store, made, late)
     shard, rows = removal.purge(store, after, 0, tombstones.read(store, after), after.version)
     versions = after.versions
-    part = index.write(store, versions, [rows, tables[1]])
+    part = index.write(store, made.set, versions, [rows, tables[1]])
     purged = replace(after, shards=(shard, *after.shards[1:]), index=part)
     commit(store, purged)
     manifest.tidy(store, purged)
