@@ -67,14 +67,15 @@ def _index(store: Store, base: Manifest | None, added: Sequence[pa.Table]) -> It
 def _write_metadata(
     store: Store, versions: tuple[Version, ...], base: Manifest | None, cuttings: Sequence[Cuttings]
 ) -> manifest.Part:
-    """A row a picture, a unit at a time; twice through, since the columns are those of all units together."""
+    """A row a picture, a unit at a time, with the columns of all units together."""
 
     def tables() -> Iterator[pa.Table]:
         if base is not None:
             yield from parquet.read(store, base.metadata)
         yield from (cutting.read_metadata(store, one.name) for one in cuttings)
 
-    schema = metadata.common_schema([table.schema for table in tables()])
+    schemas = [parquet.schema_of(store, base.metadata)] if base else []
+    schema = metadata.common_schema([*schemas, *(cutting.metadata_schema(store, one.name) for one in cuttings)])
     name = manifest.part_name("metadata", versions)
     return parquet.write(store, name, schema, (metadata.conformed(table, schema) for table in tables()))
 
