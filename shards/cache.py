@@ -24,7 +24,7 @@ from shards.spool import pour, windows
 from shards.store import Store
 
 DEFAULT_LIMIT: Final = 20_000_000_000  # bytes
-_PIECE: Final = 1 << 24  # bytes a request: a shard takes fewer than with small windows
+_PIECE: Final = 1 << 24  # bytes a request: each waits for the network once
 _TRIES: Final = 3  # of a shard that arrives with other bytes
 _TEMPORARY: Final = ".tmp-"
 _ABANDONED_AFTER: Final = 3600.0  # seconds without a byte

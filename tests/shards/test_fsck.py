@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,19 +16,9 @@ from shards import index, manifest, parquet, removal, tar, tombstones
 from shards.fsck import Finding, Kind, check
 from shards.manifest import FOLDER, Manifest, Version
 from shards.store import Store, open_store
-from tests.conftest import S3Server
 from tests.sets import write_set
 
 TAR = FOLDER + "train-000001.tar"
-
-
-@pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    if request.param == "local":
-        yield open_store(str(tmp_path / "store"))
-        return
-    server: S3Server = request.getfixturevalue("s3_server")
-    yield open_store(f"{server.bucket(f'fsck-{abs(hash(request.node.name)):x}')}/a/set", server.endpoint_url)
 
 
 def found(store: Store) -> list[Finding]:
