@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import shutil
 import subprocess
 import time
 from collections import Counter
@@ -204,9 +205,12 @@ def test_read_ahead_brings_again_what_was_let_go(store: Watched, made: Manifest,
     ahead.want(made.shards[:2])
     wait_for(lambda: cache.find(made.shards[0]) and cache.find(made.shards[1]))
     cache.drop(made.shards[1])
+    assert cache.find(made.shards[1]) is None
     ahead.want(made.shards[1:3])
     wait_for(lambda: cache.find(made.shards[1]) and cache.find(made.shards[2]))
     ahead.close()
+    assert [store.reads[FOLDER + shard.name] for shard in made.shards] == [1, 2, 1, 0]
+    assert not ahead.troubles
 
 
 def test_what_a_killed_process_left_goes_in_time(store: Watched, made: Manifest, tmp_path: Path) -> None:
@@ -237,13 +241,38 @@ def wait_for(condition: object, seconds: float = 10.0) -> None:
         time.sleep(0.02)
 
 
-def test_a_full_disk_ends_reading_ahead_and_nothing_else(
-    store: Watched, made: Manifest, tiny_disk: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_the_disk_has_no_room_for_is_not_asked_for(store: Watched, made: Manifest, tiny_disk: Path) -> None:
     (tiny_disk / "others").write_bytes(bytes(60_000))
     cache = Cache(folder=tiny_disk / "cache", limit=10**9)
     assert not cache.fetch(store, made.shards[0])
+    assert store.reads[FOLDER + made.shards[0].name] == 0
     assert not list(cache.folder.glob("*.tar"))
+
+
+def test_a_disk_that_others_fill_ends_reading_ahead_and_nothing_else(
+    store: Watched, made: Manifest, tiny_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    others = tiny_disk / "others"
+
+    @dataclass(frozen=True)
+    class Late(LocalStore):
+        """There was room when the shard was begun, and there is none when its bytes come."""
+
+        def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+            others.write_bytes(bytes(shutil.disk_usage(tiny_disk).free))
+            return super().read(name, start, length)
+
+    cache = Cache(folder=tiny_disk / "cache", limit=10**9)
+    ahead = ReadAhead(Late(store.folder), cache)
+    ahead.want(made.shards[:1])
+    wait_for(lambda: ahead.troubles)
+    assert "cache: no space left, samples are read from" in ahead.troubles["cache"]
+    assert "no space left" in caplog.text
+    others.unlink()
+    ahead.want(made.shards)
+    time.sleep(0.2)
+    assert not [*cache.folder.glob("*.tar"), *cache.folder.glob(".tmp-*")]
+    assert len(Reader(store, made, cache).sample(0, 0).data) > 100
 
 
 def test_read_ahead_brings_what_is_wanted_in_its_order(store: Watched, made: Manifest, tmp_path: Path) -> None:
