@@ -118,10 +118,11 @@ class Epochs:
             "admitted": [list(pair) for pair in sorted(self._admitted.items())],
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The versions of an earlier run.
+    def load_state_dict(self, state: Mapping[str, Any], position: Position) -> None:
+        """The versions of an earlier run, which was at `position`.
 
-        Raises ValueError for the state of another set or plan, ManifestError where the set has lost a version.
+        Raises ValueError for the state of another set or plan, or of no run; OtherSet, and ManifestError where the set
+        has lost a version.
         """
         if state.get("state_version") != STATE_VERSION:
             raise ValueError(f"the stream's state has version {state.get('state_version')}, this reads {STATE_VERSION}")
@@ -131,8 +132,13 @@ class Epochs:
         if other := [name for name in ours if theirs.get(name) != ours[name]]:
             told = ", ".join(f"{name}={theirs.get(name)}" for name in other)
             raise ValueError(f"the state's batches were made with {told}: give the same, or begin anew")
-        self.newest()
         admitted = {int(epoch): int(version) for epoch, version in state["admitted"]}
+        if (admitted or position != Position()) and min(admitted, default=position.epoch + 1) > position.epoch:
+            raise ValueError(
+                f"the state is at sample {position.taken} of epoch {position.epoch} and says no version of the set for "
+                "it: give a state as state_dict() made it, or begin anew"
+            )
+        self.newest()
         for version in admitted.values():
             at_version(self._manifest, version)
         self._admitted, self._orders = admitted, {}

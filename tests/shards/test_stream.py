@@ -151,12 +151,12 @@ def test_where_a_run_of_ten_million_samples_is_resumed_costs_nothing(
     monkeypatch.setattr("shards.order.shuffled", lambda count, by: drawn.append(count) or shuffled(count, by))
     for taken in (0, 5_000_000, 10_000_000):
         epochs = Epochs(store, replace(PLAN, batch=256, window=1 << 15))
-        state = {**epochs.state_dict(), "admitted": [[0, 1]]}
+        state, position = {**epochs.state_dict(), "admitted": [[0, 1]]}, Position(epoch=40, taken=taken)
         drawn.clear()
         tracemalloc.start()
-        epochs.load_state_dict(state)
-        first = next(epochs.asks(Position(epoch=40, taken=taken)))
-        epochs.shards_at(Position(epoch=40, taken=taken))
+        epochs.load_state_dict(state, position)
+        first = next(epochs.asks(position))
+        epochs.shards_at(position)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert first.after == Position(epoch=40, taken=taken + 256)
@@ -502,15 +502,28 @@ def test_without_a_manifest_there_is_nothing_to_stream(tmp_path: Path) -> None:
         ({"state_version": 0}, "the stream's state has version 0, this reads 1"),
         ({"set": "0" * 16}, "the state is of set 0000000000000000"),
         ({"admitted": [[0, 9]]}, "the set has no version 9, only 1 to 1"),
+        ({"admitted": []}, "at sample 120 of epoch 0 and says no version of the set for it: give a state as"),
+        ({"admitted": [[1, 1]]}, "says no version of the set for it"),
+        ({"admitted": [[1, 1]], "position": [0, 0]}, "says no version of the set for it"),
     ],
 )
 def test_a_state_of_another_run_is_refused(made: LocalStore, changes: dict[str, Any], sentence: str) -> None:
     [stream] = opened(made.root)
     list(stream)
     state = stream.state_dict() | changes
-    [other] = opened(made.root)
+    [other] = opened(made.root, follow=False)
+    before = other.state_dict()
     with pytest.raises(ValueError, match=sentence):
         other.load_state_dict(state)
+    assert other.state_dict() == before
+
+
+def test_the_state_of_a_stream_that_gave_nothing_is_one_too(
+    made: LocalStore, undisturbed: tuple[list[str], list[dict[str, Any]]]
+) -> None:
+    [fresh], [other] = opened(made.root), opened(made.root, follow=False)
+    other.load_state_dict(fresh.state_dict())
+    assert [together(parts) for parts in batches([other], most=1)] == undisturbed[0][:1]
 
 
 # from elsewhere
@@ -520,9 +533,10 @@ def test_from_s3_it_is_the_same_with_a_cache_and_without(
     made: LocalStore, undisturbed: tuple[list[str], list[dict[str, Any]]], s3_server: S3Server, tmp_path: Path
 ) -> None:
     hashes, states = undisturbed
-    epochs = Epochs(made, PLAN)
-    epochs.load_state_dict(states[6])
-    _, wanted = epochs.shards_at(Position(epoch=states[5]["position"][0], taken=states[5]["position"][1]))
+    epoch, taken = states[5]["position"]
+    epochs, last = Epochs(made, PLAN), Position(epoch=epoch, taken=taken)
+    epochs.load_state_dict(states[6], last)
+    _, wanted = epochs.shards_at(last)
     store = S3Store(f"{s3_server.bucket('streamed')}/set", s3_server.endpoint_url)
     for name in made.list(""):
         store.write(name, made.read(name))
