@@ -272,7 +272,7 @@ def write_large(store: LocalStore, target: Store, shards: int, shard_bytes: int)
         made.append(one)
         tables.append(rows)
     versions = (Version(number=1, shards=shards, tombstones=0),)
-    written = index.write(target, versions, tables)
+    written = index.write(target, set_id(made), versions, tables)
     part = parquet.write(target, "metadata.parquet", index.SCHEMA, tables)
     commit(
         target,

@@ -23,7 +23,7 @@ _ORDER: Final = {reason: place for place, reason in enumerate(Reason)}
 class About:
     """What a card says beside the manifest."""
 
-    licences: Counter[str | None]  # of pictures, as their lists had it
+    licences: Counter[str | None]  # of the pictures that are there, as their lists had it
     funnel: Counter[tuple[Stage, Reason]]  # empty where the store has no ledger
     thresholds: Thresholds | None  # None likewise
     weights: Mapping[str, str]  # metric -> SHA-256
@@ -56,16 +56,12 @@ def _head(manifest: Manifest, about: About) -> Iterator[str]:
             "coefficients, everything else is PNG. WebDataset shards, with scores and the link of every picture."
         )
     else:
-        yield f"# Links and scores of {_pictures(manifest):,} pictures"
+        yield f"# Links and scores of {about.licences.total():,} pictures"
         yield (
             f"The metadata of a set of {manifest.samples:,} patches of {size}×{size} pixels. **The pictures are not "
             "here**: every row has a picture's link and the SHA-256 of its bytes, to fetch it and to know it again."
         )
     yield f"Set `{manifest.set}`, version {manifest.version}. Made with million-ird."
-
-
-def _pictures(manifest: Manifest) -> int:
-    return sum(source.pictures for source in manifest.sources.values())
 
 
 def _counts(manifest: Manifest) -> Iterator[str]:

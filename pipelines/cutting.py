@@ -26,7 +26,7 @@ from curation.forgotten import Requests
 from curation.records import Reason, Refusal, Row
 from curation.sources import Source
 from pipelines.recipes import ShardRecipe
-from shards import codec, tar
+from shards import codec, parquet, tar
 from shards.format import Description, sample_name, to_json
 from shards.store import Store
 
@@ -247,6 +247,11 @@ def read_members(store: Store, name: str, which: Sequence[int]) -> Iterator[tupl
 def read_metadata(store: Store, name: str) -> pa.Table:
     """What the unit says of its pictures: a row each, as `curation.metadata` has them."""
     return pq.read_table(io.BytesIO(store.read(_metadata_name(name))))
+
+
+def metadata_schema(store: Store, name: str) -> pa.Schema:
+    """The columns of that, without its rows."""
+    return pq.read_schema(parquet.stored_file(store, _metadata_name(name)))
 
 
 def clear(store: Store) -> None:

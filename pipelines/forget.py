@@ -163,7 +163,7 @@ def _next_version(store: Store, plan: _Plan) -> Manifest:
     return replace(
         known,
         shards=tuple(shards),
-        index=index.write(store, versions, rows) if tables else known.index,
+        index=index.write(store, known.set, versions, rows) if tables else known.index,
         metadata=_without(store, plan) if plan.gone else known.metadata,
         tombstones=tombstones.write(store, versions, plan.removed) if len(plan.removed) else None,
         versions=versions,

@@ -35,13 +35,13 @@ def add(
     ]
     written: list[tuple[Shard, pa.Table]] = list(each(write_shard, tasks, lambda total, done: None))
     shards = (*old, *(one for one, _ in written))
-    versions = _versions(base, len(shards))
+    versions, set_id = _versions(base, len(shards)), base.set if base else manifest.set_id(shards)
     made = Manifest(
-        set=base.set if base else manifest.set_id(shards),
+        set=set_id,
         recipe=recipe,
         shards=shards,
         sources=_counts(base.sources if base else {}, cuttings),
-        index=index.write(store, versions, _index(store, base, [table for _, table in written])),
+        index=index.write(store, set_id, versions, _index(store, base, [table for _, table in written])),
         metadata=_write_metadata(store, versions, base, cuttings),
         tombstones=base.tombstones if base else None,
         versions=versions,
@@ -67,14 +67,15 @@ def _index(store: Store, base: Manifest | None, added: Sequence[pa.Table]) -> It
 def _write_metadata(
     store: Store, versions: tuple[Version, ...], base: Manifest | None, cuttings: Sequence[Cuttings]
 ) -> manifest.Part:
-    """A row a picture, a unit at a time; twice through, since the columns are those of all units together."""
+    """A row a picture, a unit at a time, with the columns of all units together."""
 
     def tables() -> Iterator[pa.Table]:
         if base is not None:
             yield from parquet.read(store, base.metadata)
         yield from (cutting.read_metadata(store, one.name) for one in cuttings)
 
-    schema = metadata.common_schema([table.schema for table in tables()])
+    schemas = [parquet.schema_of(store, base.metadata)] if base else []
+    schema = metadata.common_schema([*schemas, *(cutting.metadata_schema(store, one.name) for one in cuttings)])
     name = manifest.part_name("metadata", versions)
     return parquet.write(store, name, schema, (metadata.conformed(table, schema) for table in tables()))
 

@@ -310,7 +310,7 @@ def _mend_index(store: Store, known: Manifest, outcome: Mapping[str, str]) -> st
         local = LocalStore(Path(folder))
         tables = each(read_off, calls, lambda total, done: None)
         try:
-            made = parquet.write(local, known.index.name, index.SCHEMA, tables)
+            made = parquet.write(local, known.index.name, index.schema_of(known.set), tables)
         except StoreError:
             raise
         except ValueError as error:

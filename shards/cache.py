@@ -7,7 +7,6 @@ small, or a full disk, makes a run slower and can't stop it or hang it.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 import tempfile
@@ -21,10 +20,11 @@ from typing import IO, Final
 from filelock import FileLock, Timeout
 
 from shards.manifest import FOLDER, Shard
+from shards.spool import pour, windows
 from shards.store import Store
 
 DEFAULT_LIMIT: Final = 20_000_000_000  # bytes
-_PIECE: Final = 1 << 24  # bytes a request
+_PIECE: Final = 1 << 24  # bytes a request: each waits for the network once
 _TRIES: Final = 3  # of a shard that arrives with other bytes
 _TEMPORARY: Final = ".tmp-"
 _ABANDONED_AFTER: Final = 3600.0  # seconds without a byte
@@ -145,13 +145,9 @@ def _listed(paths: Iterable[Path]) -> list[tuple[float, int, Path]]:
 
 
 def _copy(store: Store, shard: Shard, file: IO[bytes]) -> str:
-    """SHA-256 of what came, piece by piece: a piece that breaks off is asked for anew by itself."""
-    digest = hashlib.sha256()
-    for start in range(0, shard.bytes, _PIECE):
-        piece = store.read(FOLDER + shard.name, start, min(_PIECE, shard.bytes - start))
-        digest.update(piece)
-        file.write(piece)
+    """SHA-256 of what came, piece by piece: one that breaks off is asked for anew by itself."""
+    came = pour(windows(store, FOLDER + shard.name, shard.bytes, _PIECE), file)
     file.truncate()
     file.flush()
     os.fsync(file.fileno())  # before it has its name: a power cut must not leave the name over nothing
-    return digest.hexdigest()
+    return came.sha256

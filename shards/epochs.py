@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from shards import held_out, tombstones
-from shards.manifest import Manifest, ManifestError, Shard, at_version, read_manifest
+from shards.manifest import Manifest, ManifestError, Shard, at_version, read_again, read_manifest
 from shards.order import Order
 from shards.sequence import Ask, Plan, Position, ask, epoch_of
 from shards.store import Store
@@ -55,12 +55,9 @@ class Epochs:
         return bool(self._admitted)
 
     def newest(self) -> int:
-        """The set's newest version now. Raises ManifestError where it is another set by now."""
-        newest = read_manifest(self._store)
-        if newest.set != self._manifest.set:
-            raise ManifestError(f"the set in {self._store.root} was made anew: begin anew, or read another copy of it")
-        self._manifest = newest
-        return newest.version
+        """The set's newest version now. Raises OtherSet, ManifestError."""
+        self._manifest = read_again(self._store, self._manifest)
+        return self._manifest.version
 
     def admit(self, epoch: int, version: int) -> None:
         """From `epoch` on, this version. Raises ManifestError where the set has none of that number."""
@@ -142,10 +139,11 @@ class Epochs:
             "admitted": [list(pair) for pair in sorted(self._admitted.items())],
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The versions of an earlier run.
+    def load_state_dict(self, state: Mapping[str, Any], position: Position) -> None:
+        """The versions of an earlier run, which was at `position`.
 
-        Raises ValueError for the state of another set or plan, ManifestError where the set has lost a version.
+        Raises ValueError for the state of another set or plan, or of no run; OtherSet, and ManifestError where the set
+        has lost a version.
         """
         if state.get("state_version") != STATE_VERSION:
             raise ValueError(f"the stream's state has version {state.get('state_version')}, this reads {STATE_VERSION}")
@@ -155,8 +153,13 @@ class Epochs:
         if other := [name for name in ours if theirs.get(name) != ours[name]]:
             told = ", ".join(f"{name}={theirs.get(name)}" for name in other)
             raise ValueError(f"the state's batches were made with {told}: give the same, or begin anew")
-        self.newest()
         admitted = {int(epoch): int(version) for epoch, version in state["admitted"]}
+        if (admitted or position != Position()) and min(admitted, default=position.epoch + 1) > position.epoch:
+            raise ValueError(
+                f"the state is at sample {position.taken} of epoch {position.epoch} and says no version of the set for "
+                "it: give a state as state_dict() made it, or begin anew"
+            )
+        self.newest()
         for version in admitted.values():
             at_version(self._manifest, version)
         self._admitted, self._orders = admitted, {}

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
-from shards.store import Store
+from shards.store import Store, StoreError
 
 FORMAT: Final = "million-ird-shards"
 SCHEMA_VERSION: Final = 2
@@ -41,6 +41,10 @@ class ManifestError(ValueError):
 
 class OutdatedManifest(ManifestError):
     """The manifest is of an earlier release's schema: the set is made anew by the command that made it."""
+
+
+class OtherSet(StoreError):
+    """Another set lies there now. No manifest is broken, and no newer one helps: whoever read the old set must stop."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +94,7 @@ class Version:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """What one source gave: a line of the paper's Table S1, and what became of it."""
+    """What one source gave: a line of the paper's Table S1, and what became of it. What was removed later is counted."""
 
     pictures: int  # that were to be cut
     with_patches: int  # those of which at least one patch was cut
@@ -198,6 +202,14 @@ def read_manifest(store: Store) -> Manifest:
             f"no {MANIFEST} in {store.root}: the run isn't finished there, give its command again"
         ) from error
     return from_json(data, store.root)
+
+
+def read_again(store: Store, known: Manifest) -> Manifest:
+    """The manifest of the `known` set as it is now. Raises OtherSet, ManifestError."""
+    newest = read_manifest(store)
+    if newest.set != known.set:
+        raise OtherSet(f"the set in {store.root} was made anew: begin anew, or read another copy of it")
+    return newest
 
 
 def from_json(data: bytes, root: str) -> Manifest:

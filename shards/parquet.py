@@ -51,8 +51,8 @@ def group_of(store: Store, part: Part, file: pq.ParquetFile, group: int, columns
 def opened(store: Store, part: Part) -> pq.ParquetFile:
     """The part, read piece by piece as it is asked for. Raises ManifestError where it is missing or broken."""
     try:
-        stored = io.BufferedReader(_StoredFile(store, FOLDER + part.name), _READ_AT_ONCE)
-        return pq.ParquetFile(pa.PythonFile(stored, mode="r"), pre_buffer=False, page_checksum_verification=True)
+        stored = pa.PythonFile(stored_file(store, FOLDER + part.name), mode="r")
+        return pq.ParquetFile(stored, pre_buffer=False, page_checksum_verification=True)
     except FileNotFoundError as error:
         raise ManifestError(f"no {FOLDER}{part.name} in {store.root}: give the run's command again") from error
     except (pa.ArrowInvalid, OSError) as error:
@@ -63,6 +63,11 @@ def schema_of(store: Store, part: Part) -> pa.Schema:
     """Its columns. Raises ManifestError where it is missing or broken."""
     with opened(store, part) as file:
         return file.schema_arrow
+
+
+def stored_file(store: Store, name: str) -> io.BufferedReader:
+    """Any object as a file of which only what is asked for is read. Raises FileNotFoundError."""
+    return io.BufferedReader(_StoredFile(store, name), _READ_AT_ONCE)
 
 
 def _broken(store: Store, part: Part, error: Exception) -> ManifestError:

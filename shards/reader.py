@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from shards import index, tar
 from shards.cache import Cache
-from shards.manifest import FOLDER, Manifest, ManifestError, Shard, read_manifest
+from shards.manifest import FOLDER, Manifest, ManifestError, Shard, read_again
 from shards.s3 import Broken
 from shards.store import LocalStore, Store, StoreError
 
@@ -29,10 +29,6 @@ _COLUMNS: Final = ["sample", "slot", "suffix", "digest", "data_offset", "data_si
 _ROWS_HELD: Final = 1 << 17  # rows of the index that are kept, of whole shards: some 30 MB
 _MISSING_FOR: Final = 30.0  # seconds until a missing shard is looked for again
 _AT_ONCE: Final = 8  # requests on their way, to where the set lies
-
-
-class OtherSet(ManifestError):
-    """Another set lies there now: the run can't go on."""
 
 
 class BadSample(Exception):
@@ -102,45 +98,51 @@ class Reader:
                 self._fetched[place] = data
 
     def sample(self, shard: int, slot: int) -> Sample:
-        """The sample in this place. Raises BadSample; StoreError where the store can't be used at all."""
+        """The sample in this place. Raises BadSample; StoreError (OtherSet too) where the store can't be used."""
         since, cause = self._missing.get(shard, (0.0, ""))
         if cause and time.monotonic() - since < _MISSING_FOR:
             raise BadSample(cause)
         try:
             return self._found(shard, slot)
-        except OtherSet:
-            raise
         except (FileNotFoundError, IndexError, ManifestError):
             self._look_again()
         try:
             return self._found(shard, slot)
-        except OtherSet:
-            raise
         except (FileNotFoundError, IndexError, ManifestError) as error:
             self._missing[shard] = (time.monotonic(), f"{self._store.root}: {error}")
             raise BadSample(f"{self._store.root}: {error}") from error
 
     def _found(self, shard: int, slot: int) -> Sample:
         rows, row = self._row(shard, slot)
-        offset, size = rows.offsets[row], rows.sizes[row]
-        data = self._fetched.pop((shard, slot), None) or self._near(shard, offset, size)
-        if data is not None and tar.digest(data) != rows.digests[row]:
-            if self._cache is not None:
-                self._cache.drop(self._manifest.shards[shard])
+        data = self._fetched.pop((shard, slot), None)
+        if data is None:
+            data = self._kept(shard, rows, row)
+        elif tar.digest(data) != rows.digests[row]:
             data = None
         if data is None:
-            data = self._asked(shard, rows.names[row], offset, size)
-            if tar.digest(data) != rows.digests[row]:
-                self._look_again(keep=True)
-                cause = f"{self._manifest.shards[shard].name} has other bytes there than the index says"
-                raise BadSample(cause, rows.names[row])
+            data = self._asked(shard, rows, row)
         return Sample(name=rows.names[row], suffix=rows.suffixes[row], data=data)
 
-    def _asked(self, shard: int, sample: str, offset: int, size: int) -> bytes:
+    def _kept(self, shard: int, rows: _Rows, row: int) -> bytes | None:
+        """From this machine, if it is sound there. A shard that went bad in the cache is let go."""
+        data = self._near(shard, rows.offsets[row], rows.sizes[row])
+        if data is None or tar.digest(data) == rows.digests[row]:
+            return data
+        if self._cache is not None:
+            self._cache.drop(self._manifest.shards[shard])
+        return None
+
+    def _asked(self, shard: int, rows: _Rows, row: int) -> bytes:
+        """From where the set lies. Raises BadSample, OtherSet."""
         try:
-            return self._store.read(self._name(shard), offset, size)
+            data = self._store.read(self._name(shard), rows.offsets[row], rows.sizes[row])
         except Broken as error:
-            raise BadSample(str(error), sample) from error
+            raise BadSample(str(error), rows.names[row]) from error
+        if tar.digest(data) != rows.digests[row]:
+            read_again(self._store, self._manifest)  # they may be another set's, which uses names again
+            cause = f"{self._manifest.shards[shard].name} has other bytes there than the index says"
+            raise BadSample(cause, rows.names[row])
+        return data
 
     def _name(self, shard: int) -> str:
         return FOLDER + self._manifest.shards[shard].name
@@ -192,14 +194,7 @@ class Reader:
         except (FileNotFoundError, StoreError):
             return None  # `sample` asks again, and says it
 
-    def _look_again(self, keep: bool = False) -> None:
-        """Takes up a newer manifest, unless told to `keep` this one: what was moved has another name there.
-
-        Raises ManifestError where another set lies there now.
-        """
-        newer = read_manifest(self._store)
-        if newer.set != self._manifest.set:
-            raise OtherSet(f"the set in {self._store.root} was made anew: begin anew, or read another copy of it")
-        if not keep:
-            self._manifest = newer
-            self._rows.clear()
+    def _look_again(self) -> None:
+        """Takes up a newer manifest: what was moved has another name there. Raises OtherSet, ManifestError."""
+        self._manifest = read_again(self._store, self._manifest)
+        self._rows.clear()

@@ -11,7 +11,8 @@ global batch holds depends neither on ranks nor on workers, and a run that was s
 where it was; how far it had come costs nothing. All ranks have equally many batches in an epoch.
 
 A sample that can't be had (missing, damaged) is replaced by the next of its own global batch that can, the same one for
-every layout; it is counted and named. Too many in a row stop the run.
+every layout; it is counted and named. Too many in a row stop the run: in a row of one rank's samples, since ranks don't
+ask each other, so on many ranks a set may lose more before it is noticed.
 
 At the beginning of an epoch the newest version of the set is taken up: shards that were added come, samples that were
 removed don't. Which epoch has which version is in the state, so that an old run can be repeated exactly.
@@ -176,11 +177,13 @@ class Stream:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from there, whatever the ranks and workers were.
 
-        Raises ValueError for the state of another set or plan, ManifestError where the set has lost a version.
+        Raises ValueError for the state of another set or plan, or of no run; OtherSet (a StoreError) where the set was
+        made anew, ManifestError where it has lost a version.
         """
-        self._epochs.load_state_dict(state)
         epoch, taken = state["position"]
-        self._position = Position(epoch=epoch, taken=taken)
+        position = Position(epoch=epoch, taken=taken)
+        self._epochs.load_state_dict(state, position)
+        self._position = position
 
     def close(self) -> None:
         """Stops reading ahead, until the next batch is asked for; workers end with the stream."""

@@ -20,6 +20,7 @@ from typing import Final, Protocol, TypeVar
 from shards.errors import StoreError
 from shards.multipart import Sender, Stopped, Tell
 from shards.seal import PART_BYTES
+from shards.spool import pour, sha256_of, windows
 from shards.store import LocalStore, S3Store, Store, local_errors
 
 _OBJECTS: Final = 4  # at once, each in several parts
@@ -169,18 +170,18 @@ def _missing(source: Store, name: str) -> StoreError:
 
 def _download(source: Store, file: File, path: Path, stop: threading.Event) -> str:
     """Its SHA-256."""
-    digest = hashlib.sha256()
-    with path.open("wb") as target:
-        for start in range(0, file.size, PART_BYTES):
+
+    def until_stopped() -> Iterator[bytes]:
+        for block in windows(source, file.source, file.size, PART_BYTES):
             if stop.is_set():
                 raise Stopped
-            try:
-                block = source.read(file.source, start, min(PART_BYTES, file.size - start))
-            except FileNotFoundError as error:
-                raise _missing(source, file.source) from error
-            digest.update(block)
-            target.write(block)
-    return digest.hexdigest()
+            yield block
+
+    with path.open("wb") as target:
+        try:
+            return pour(until_stopped(), target).sha256
+        except FileNotFoundError as error:
+            raise _missing(source, file.source) from error
 
 
 class _Counter:
@@ -217,8 +218,4 @@ class _LocalSink:
         """Nothing to do: the store sweeps what killed writers left."""
 
     def _sha256(self, name: str) -> str:
-        digest = hashlib.sha256()
-        with (self._store.folder / name).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
+        return sha256_of(self._store.folder / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import socket
 import subprocess
@@ -16,6 +17,8 @@ from typing import Any
 
 import boto3
 import pytest
+
+from shards.store import Store, open_store
 
 # moto takes any; set before a Ray is started, so that its workers have them too
 os.environ.update(AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing", AWS_DEFAULT_REGION="us-east-1")
@@ -65,6 +68,16 @@ def s3_server() -> Iterator[S3Server]:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty one: in a folder that isn't there yet, and in a bucket of its own."""
+    if request.param == "local":
+        return open_store(str(tmp_path / "new" / "store"))
+    server: S3Server = request.getfixturevalue("s3_server")
+    bucket = server.bucket("b" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20])
+    return open_store(f"{bucket}/some/prefix", server.endpoint_url)
 
 
 def free_port() -> int:

@@ -64,12 +64,13 @@ def write_set(
     described = metadata.table(rows, "00-chunk-00000000", {row.link.key: per_picture for row in rows})
     if base is not None:
         described = pa.concat_tables([*parquet.read(store, base.metadata), described])
+    set_id = base.set if base else manifest.set_id(shards)
     made = Manifest(
-        set=base.set if base else manifest.set_id(shards),
+        set=set_id,
         recipe={"size": size},
         shards=tuple(shards),
         sources={"test": Source(pictures=first, with_patches=first, samples=first, flat=0)},
-        index=index.write(store, versions, tables),
+        index=index.write(store, set_id, versions, tables),
         metadata=parquet.write(store, manifest.part_name("metadata", versions), described.schema, [described]),
         tombstones=base.tombstones if base else None,
         versions=versions,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from curation.fetch_settings import FetchSettings
+from curation.records import Reason
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -74,3 +75,7 @@ def test_the_python_versions_declared_are_the_ones_allowed() -> None:
     said = {line.rpartition(" ")[2] for line in _lines("metadata", "classifiers") if line.rpartition(" ")[2] != "3"}
     assert said == {"3.10", "3.11", "3.12", "3.13"}
     assert SETUP["options"]["python_requires"] == ">=3.10,<3.14"
+
+
+def test_the_readme_says_how_many_reasons_there_are() -> None:
+    assert f"There are {len(Reason)} reasons, " in (PROJECT / "README.md").read_text("utf-8")

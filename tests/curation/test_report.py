@@ -370,7 +370,7 @@ def test_sources_of_shards_are_a_table_with_their_bytes(store: LocalStore) -> No
         for at in range(10)
     ]
     versions = (Version(number=1, shards=1, tombstones=0),)
-    part = index.write(store, versions, [index.to_table(entries)])
+    part = index.write(store, "0" * 16, versions, [index.to_table(entries)])
     made = Manifest(
         set="0" * 16,
         recipe={},

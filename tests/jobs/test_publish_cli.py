@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from jobs import publish as command
 from pipelines import card, claims
 from pipelines.recipes import demo
 from shards import s3
-from shards.manifest import MANIFEST
+from shards.manifest import MANIFEST, read_manifest
 from shards.store import LocalStore, open_store
 from tests.conftest import S3Server
 from tests.jobs.test_filter_cli import call, contents
@@ -163,6 +164,14 @@ def test_links_and_scores_alone(source: LocalStore, tmp_path: Path, capsys: pyte
     capsys.readouterr()
     assert run(source.root, target.root, "--metadata-only") == 2
     assert "has a set with its pictures: name another place" in capsys.readouterr().err
+
+
+def test_the_heading_counts_the_pictures_that_are_there_and_not_those_that_were_cut(source: LocalStore) -> None:
+    made = read_manifest(source)
+    licences = Counter({"CC0": SAMPLES - 3, None: 1})  # two were forgotten
+    about = card.About(licences=licences, funnel=Counter(), thresholds=None, weights={}, contact="", pictures=False)
+    assert card.card(made, about).decode().startswith(f"# Links and scores of {SAMPLES - 2} pictures\n")
+    assert made.sources["test"].pictures == SAMPLES
 
 
 def test_what_strangers_wrote_does_not_break_the_cards_tables() -> None:

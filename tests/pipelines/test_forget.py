@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +20,7 @@ from pipelines.shard import ShardJob, shard
 from shards import fsck, index, manifest, parquet, tar, tombstones
 from shards.format import from_json
 from shards.manifest import FOLDER, Manifest, read_manifest
-from shards.store import LocalStore, Store, open_store
-from tests.conftest import S3Server
+from shards.store import LocalStore, Store
 from tests.jobs.test_filter_cli import contents
 from tests.jobs.test_shard_cli import SIDE, filtered_store
 from tests.pipelines.conftest import Stopped, StoppingStore, World, encoded, rows_of, texture
@@ -31,15 +29,6 @@ from tests.sets import url, write_set
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
 NOBODY = Requests()
-
-
-@pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    if request.param == "local":
-        yield open_store(str(tmp_path / "store"))
-        return
-    server: S3Server = request.getfixturevalue("s3_server")
-    yield open_store(f"{server.bucket(f'forget-{abs(hash(request.node.name)):x}')}/set", server.endpoint_url)
 
 
 def forgets(store: Store, asked: Requests, purge: bool = False) -> Forgot:

@@ -237,7 +237,7 @@ def test_a_set_with_forgotten_pictures_is_mended_as_it_is(world: World, purge: b
 def test_an_index_that_was_never_right_becomes_a_new_version(world: World) -> None:
     known = read_manifest(world.store)
     tables = list(index.read(world.store, known))
-    part = index.write(world.store, known.versions, [tables[0].slice(1), *tables[1:]])
+    part = index.write(world.store, known.set, known.versions, [tables[0].slice(1), *tables[1:]])
     manifest.commit(world.store, replace(known, index=part))
     done = mend(world)
     assert done.left == ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import shutil
 import subprocess
 import time
 from collections import Counter
@@ -18,7 +19,7 @@ import pytest
 from shards import index, tar
 from shards.ahead import ReadAhead
 from shards.cache import Cache, WrongBytes
-from shards.manifest import FOLDER, Manifest
+from shards.manifest import FOLDER, Manifest, OtherSet, commit
 from shards.reader import Reader
 from shards.store import LocalStore, StoreError
 from tests.sets import write_set
@@ -154,6 +155,42 @@ def test_a_shard_that_went_bad_here_is_let_go(store: Watched, made: Manifest, tm
     assert cache.find(made.shards[0]) is None
 
 
+def test_another_set_with_an_index_as_long_as_the_one_before_is_noticed(store: Watched, made: Manifest) -> None:
+    reader, other = Reader(store, made, None), "0" * 16
+    part = index.write(store, other, made.versions, list(index.read(store, made)))
+    assert part.bytes == made.index.bytes
+    commit(store, replace(made, set=other, index=part))
+    with pytest.raises(OtherSet, match="was made anew: begin anew"):
+        reader.sample(0, 3)
+
+
+class Remote:
+    """The set where it has to be asked for over a network: the first sample that is asked for comes damaged."""
+
+    def __init__(self, behind: LocalStore) -> None:
+        self.root, self.size, self._behind = "far://set", behind.size, behind
+        self._damages = True
+
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        data = self._behind.read(name, start, length)
+        if self._damages and name.endswith(".tar"):
+            self._damages = False
+            return bytes(len(data))
+        return data
+
+
+def test_a_shard_is_kept_where_it_was_the_network_that_gave_other_bytes(
+    store: Watched, made: Manifest, tmp_path: Path
+) -> None:
+    cache = cache_of(tmp_path)
+    reader = Reader(Remote(store), made, cache)
+    reader.fetch([(0, 3)])
+    assert cache.fetch(store, made.shards[0])  # after the bytes were asked for
+    expected = index.from_table(next(index.read(store, made)))[3]
+    assert tar.digest(reader.sample(0, 3).data) == expected.digest
+    assert cache.find(made.shards[0]) is not None
+
+
 def test_a_cache_that_can_not_be_touched_is_none(store: Watched, made: Manifest, tiny_disk: Path) -> None:
     cache = Cache(folder=tiny_disk, limit=10**9)
     (tiny_disk / f"{made.shards[0].sha256[:32]}.tar").write_bytes(b"")
@@ -168,9 +205,12 @@ def test_read_ahead_brings_again_what_was_let_go(store: Watched, made: Manifest,
     ahead.want(made.shards[:2])
     wait_for(lambda: cache.find(made.shards[0]) and cache.find(made.shards[1]))
     cache.drop(made.shards[1])
+    assert cache.find(made.shards[1]) is None
     ahead.want(made.shards[1:3])
     wait_for(lambda: cache.find(made.shards[1]) and cache.find(made.shards[2]))
     ahead.close()
+    assert [store.reads[FOLDER + shard.name] for shard in made.shards] == [1, 2, 1, 0]
+    assert not ahead.troubles
 
 
 def test_what_a_killed_process_left_goes_in_time(store: Watched, made: Manifest, tmp_path: Path) -> None:
@@ -201,13 +241,38 @@ def wait_for(condition: object, seconds: float = 10.0) -> None:
         time.sleep(0.02)
 
 
-def test_a_full_disk_ends_reading_ahead_and_nothing_else(
-    store: Watched, made: Manifest, tiny_disk: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_the_disk_has_no_room_for_is_not_asked_for(store: Watched, made: Manifest, tiny_disk: Path) -> None:
     (tiny_disk / "others").write_bytes(bytes(60_000))
     cache = Cache(folder=tiny_disk / "cache", limit=10**9)
     assert not cache.fetch(store, made.shards[0])
+    assert store.reads[FOLDER + made.shards[0].name] == 0
     assert not list(cache.folder.glob("*.tar"))
+
+
+def test_a_disk_that_others_fill_ends_reading_ahead_and_nothing_else(
+    store: Watched, made: Manifest, tiny_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    others = tiny_disk / "others"
+
+    @dataclass(frozen=True)
+    class Late(LocalStore):
+        """There was room when the shard was begun, and there is none when its bytes come."""
+
+        def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+            others.write_bytes(bytes(shutil.disk_usage(tiny_disk).free))
+            return super().read(name, start, length)
+
+    cache = Cache(folder=tiny_disk / "cache", limit=10**9)
+    ahead = ReadAhead(Late(store.folder), cache)
+    ahead.want(made.shards[:1])
+    wait_for(lambda: ahead.troubles)
+    assert "cache: no space left, samples are read from" in ahead.troubles["cache"]
+    assert "no space left" in caplog.text
+    others.unlink()
+    ahead.want(made.shards)
+    time.sleep(0.2)
+    assert not [*cache.folder.glob("*.tar"), *cache.folder.glob(".tmp-*")]
+    assert len(Reader(store, made, cache).sample(0, 0).data) > 100
 
 
 def test_read_ahead_brings_what_is_wanted_in_its_order(store: Watched, made: Manifest, tmp_path: Path) -> None:

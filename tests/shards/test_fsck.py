@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,19 +16,9 @@ from shards import index, manifest, parquet, removal, tar, tombstones
 from shards.fsck import Finding, Kind, check
 from shards.manifest import FOLDER, Manifest, Version
 from shards.store import Store, open_store
-from tests.conftest import S3Server
 from tests.sets import write_set
 
 TAR = FOLDER + "train-000001.tar"
-
-
-@pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    if request.param == "local":
-        yield open_store(str(tmp_path / "store"))
-        return
-    server: S3Server = request.getfixturevalue("s3_server")
-    yield open_store(f"{server.bucket(f'fsck-{abs(hash(request.node.name)):x}')}/a/set", server.endpoint_url)
 
 
 def found(store: Store) -> list[Finding]:
@@ -144,7 +134,7 @@ def test_a_sample_that_two_shards_have_is_named_with_both(store: Store) -> None:
     again = tables[0].set_column(3, "shard", pa.array([2] * 3, pa.int32()))
     store.write(FOLDER + "train-000002.tar", store.read(FOLDER + "train-000000.tar"))
     twice = replace(made.shards[0], name="train-000002.tar")
-    part = index.write(store, made.versions, [*tables, again])
+    part = index.write(store, made.set, made.versions, [*tables, again])
     versions = (Version(number=1, shards=3, tombstones=0),)
     manifest.commit(store, replace(made, shards=(*made.shards, twice), index=part, versions=versions))
     doubles = [one for one in found(store) if one.kind is Kind.DUPLICATE]
@@ -178,7 +168,7 @@ def test_objects_and_samples_that_nobody_names_are_orphans(store: Store) -> None
     made = write_set(store, [3, 4])
     store.write(FOLDER + "train-000009.tar", b"of a killed run")
     tables = [index.read_one(store, made, number) for number in (0, 1)]
-    index.write(store, made.versions, [tables[0], tables[1].slice(1)])
+    index.write(store, made.set, made.versions, [tables[0], tables[1].slice(1)])
     orphans = [one for one in found(store) if one.kind is Kind.ORPHAN]
     assert {(one.name, one.sample) for one in orphans} == {
         (FOLDER + "train-000009.tar", None),
@@ -224,7 +214,7 @@ def without(store: Store, made: Manifest, dead: list[list[int]], purge: bool) ->
     after = replace(
         made,
         shards=tuple(shards),
-        index=index.write(store, versions, tables) if purge else made.index,
+        index=index.write(store, made.set, versions, tables) if purge else made.index,
         metadata=parquet.write(store, manifest.part_name("metadata", versions), described.schema, [stay]),
         tombstones=tombstones.write(store, versions, removed),
         versions=versions,

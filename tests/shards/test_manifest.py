@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shards import index, tombstones
+from shards import index, parquet, tombstones
 from shards.index import Entry
 from shards.manifest import (
     FOLDER,
@@ -204,6 +204,18 @@ def test_a_missing_index_says_so(store: Store) -> None:
         list(index.read(store, made))
 
 
+def test_an_index_that_says_it_is_another_sets_is_refused_and_one_that_says_nothing_is_read(store: Store) -> None:
+    made = write_set(store, [2, 3])
+    tables = list(index.read(store, made))
+    silent = parquet.write(store, made.index.name, index.SCHEMA, tables)
+    assert list(index.read(store, replace(made, index=silent))) == tables
+    other = replace(made, index=index.write(store, "0" * 16, made.versions, tables))
+    with pytest.raises(ManifestError, match=r"shards/index\.parquet in .* is of another set than the manifest"):
+        list(index.read(store, other))
+    with pytest.raises(ManifestError, match="is of another set"):
+        index.read_one(store, other, 1)
+
+
 def test_the_manifest_is_a_function_of_what_it_says() -> None:
     part = Part(name="index.parquet", bytes=1, sha256="ab" * 32)
     other = Part(name="metadata.parquet", bytes=1, sha256="ab" * 32)
@@ -222,7 +234,7 @@ def test_memory_does_not_grow_with_the_index(store: Store) -> None:
 
     for count in (5, 15):
         tracemalloc.start()
-        index.write(store, version, tables(count))
+        index.write(store, "0" * 16, version, tables(count))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]

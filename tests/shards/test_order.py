@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -81,9 +82,20 @@ def test_it_shuffles_within_windows_and_not_beyond() -> None:
     assert np.abs(np.corrcoef(at[:2500], np.arange(2500))[0, 1]) < 0.06  # three sigma
 
 
-def test_far_into_a_large_set_costs_no_more_than_its_beginning() -> None:
-    one = order([15_000] * 600, window=1 << 15)
-    assert one.take(8_900_000, 8_900_032).shape == (32, 2)
+def test_far_into_a_large_set_costs_no_more_than_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what is drawn, and by the bytes that are in memory at once: the whole order would take 144 MB."""
+    drawn: list[int] = []
+    monkeypatch.setattr("shards.order.shuffled", lambda count, by: drawn.append(count) or shuffled(count, by))
+    for start in (0, 4_500_000, 8_900_000):
+        one = order([15_000] * 600, window=1 << 15)
+        drawn.clear()
+        tracemalloc.start()
+        taken = one.take(start, start + 32)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert taken.shape == (32, 2)
+        assert drawn == [600, 1 << 15]  # shards, and the one window
+        assert peak < 4_000_000
     assert len(one.shards_of(270)) <= 4
 
 

@@ -18,15 +18,6 @@ from tests.conftest import S3Server
 from tests.s3_proxy import S3Proxy, What
 
 
-@pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "local":
-        return open_store(str(tmp_path / "new" / "folder"))
-    server: S3Server = request.getfixturevalue("s3_server")
-    bucket = server.bucket("b" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12])
-    return open_store(f"{bucket}/some/prefix", server.endpoint_url)
-
-
 def test_what_is_written_is_read_whole_and_in_ranges(store: Store, tmp_path: Path) -> None:
     data = bytes(range(256)) * 5000
     written = store.write("a/b.bin", data)

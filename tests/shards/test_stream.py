@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,9 +19,10 @@ import torch
 
 from shards import index, manifest, removal, tombstones
 from shards.epochs import Epochs
-from shards.manifest import FOLDER, Manifest, ManifestError, Version, commit
-from shards.order import Order
-from shards.store import LocalStore
+from shards.manifest import FOLDER, Manifest, ManifestError, Shard, Version, commit
+from shards.order import Order, shuffled
+from shards.sequence import Position
+from shards.store import LocalStore, S3Store
 from shards.stream import Batch, Cache, Plan, Stream, StreamError
 from tests.conftest import S3Server
 from tests.sets import write_set
@@ -134,23 +136,32 @@ def test_crops_change_with_the_epoch_and_not_with_the_rank(made: LocalStore) -> 
     assert same <= 4  # of 140; 1 of 289 places is the same
 
 
-def test_the_first_batch_after_a_resume_comes_as_fast_from_anywhere(tmp_path: Path) -> None:
+def test_where_a_run_of_ten_million_samples_is_resumed_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what is drawn, and by the bytes that are in memory at once: the whole order would take 160 MB."""
     store = LocalStore(tmp_path)
-    write_set(store, [400] * 3, size=32)
-    plan = Plan(batch=8, window=256, crop=16)
-
-    def first(taken: int) -> float:
-        best = 9.0
-        for _ in range(3):
-            [stream] = opened(store.root, plan=plan)
-            state = {**stream.state_dict(), "position": [40, taken], "admitted": [[0, 1]]}
-            started = time.perf_counter()
-            stream.load_state_dict(state)
-            next(iter(stream))
-            best = min(best, time.perf_counter() - started)
-        return best
-
-    assert first(1184) < 5 * first(8) + 0.05
+    shards = tuple(
+        Shard(name=f"train-{number:06d}.tar", bytes=10**9, sha256=f"{number:064x}", samples=16_700, slots=16_700)
+        for number in range(600)
+    )
+    version = Version(number=1, shards=600, tombstones=0)
+    commit(store, replace(write_set(store, [1], size=32), shards=shards, versions=(version,)))
+    drawn: list[int] = []
+    monkeypatch.setattr("shards.order.shuffled", lambda count, by: drawn.append(count) or shuffled(count, by))
+    for taken in (0, 5_000_000, 10_000_000):
+        epochs = Epochs(store, replace(PLAN, batch=256, window=1 << 15))
+        state, position = {**epochs.state_dict(), "admitted": [[0, 1]]}, Position(epoch=40, taken=taken)
+        drawn.clear()
+        tracemalloc.start()
+        epochs.load_state_dict(state, position)
+        first = next(epochs.asks(position))
+        epochs.shards_at(position)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert first.after == Position(epoch=40, taken=taken + 256)
+        assert sum(drawn) <= 2 * 600 + (1 << 15)  # shards of this epoch, and of the next at this one's end; a window
+        assert peak < 4_000_000
 
 
 def _marked(pixels: np.ndarray, samples: Sequence[str], epochs: Sequence[int]) -> np.ndarray:
@@ -304,7 +315,7 @@ def test_what_is_purged_in_mid_epoch_is_named_and_all_else_comes(tmp_path: Path)
     after = removed(store, made, late)
     shard, rows = removal.purge(store, after, 0, tombstones.read(store, after), after.version)
     versions = after.versions
-    part = index.write(store, versions, [rows, tables[1]])
+    part = index.write(store, made.set, versions, [rows, tables[1]])
     purged = replace(after, shards=(shard, *after.shards[1:]), index=part)
     commit(store, purged)
     manifest.tidy(store, purged)
@@ -515,15 +526,28 @@ def test_without_a_manifest_there_is_nothing_to_stream(tmp_path: Path) -> None:
         ({"state_version": 0}, "the stream's state has version 0, this reads 1"),
         ({"set": "0" * 16}, "the state is of set 0000000000000000"),
         ({"admitted": [[0, 9]]}, "the set has no version 9, only 1 to 1"),
+        ({"admitted": []}, "at sample 120 of epoch 0 and says no version of the set for it: give a state as"),
+        ({"admitted": [[1, 1]]}, "says no version of the set for it"),
+        ({"admitted": [[1, 1]], "position": [0, 0]}, "says no version of the set for it"),
     ],
 )
 def test_a_state_of_another_run_is_refused(made: LocalStore, changes: dict[str, Any], sentence: str) -> None:
     [stream] = opened(made.root)
     list(stream)
     state = stream.state_dict() | changes
-    [other] = opened(made.root)
+    [other] = opened(made.root, follow=False)
+    before = other.state_dict()
     with pytest.raises(ValueError, match=sentence):
         other.load_state_dict(state)
+    assert other.state_dict() == before
+
+
+def test_the_state_of_a_stream_that_gave_nothing_is_one_too(
+    made: LocalStore, undisturbed: tuple[list[str], list[dict[str, Any]]]
+) -> None:
+    [fresh], [other] = opened(made.root), opened(made.root, follow=False)
+    other.load_state_dict(fresh.state_dict())
+    assert [together(parts) for parts in batches([other], most=1)] == undisturbed[0][:1]
 
 
 # from elsewhere
@@ -532,18 +556,24 @@ def test_a_state_of_another_run_is_refused(made: LocalStore, changes: dict[str, 
 def test_from_s3_it_is_the_same_with_a_cache_and_without(
     made: LocalStore, undisturbed: tuple[list[str], list[dict[str, Any]]], s3_server: S3Server, tmp_path: Path
 ) -> None:
-    from shards.store import S3Store
-
+    hashes, states = undisturbed
+    epoch, taken = states[5]["position"]
+    epochs, last = Epochs(made, PLAN), Position(epoch=epoch, taken=taken)
+    epochs.load_state_dict(states[6], last)
+    _, wanted = epochs.shards_at(last)
     store = S3Store(f"{s3_server.bucket('streamed')}/set", s3_server.endpoint_url)
     for name in made.list(""):
         store.write(name, made.read(name))
     for cache in (Cache(folder=tmp_path / "cache"), Cache(folder=tmp_path / "none", limit=0)):
         streams = opened(store.root, 2, 1, endpoint_url=s3_server.endpoint_url, cache=cache)
-        assert [together(parts) for parts in batches(streams, most=7)] == undisturbed[0][:7]
+        assert [together(parts) for parts in batches(streams, most=7)] == hashes[:7]
+        # for the last batch's window and the next; of earlier windows what came before they were over
+        brought = [shard for shard in wanted if cache.limit]
+        deadline = time.monotonic() + 20
+        while not all(cache.find(shard) for shard in brought) and time.monotonic() < deadline:
+            time.sleep(0.05)
         for stream in streams:
             stream.close()
-    deadline = time.monotonic() + 20
-    while len(list((tmp_path / "cache").glob("*.tar"))) < 5 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert len(list((tmp_path / "cache").glob("*.tar"))) >= 2
+        assert all(cache.find(shard) for shard in brought)
+    assert len(wanted) == 3
     assert not (tmp_path / "none").exists()

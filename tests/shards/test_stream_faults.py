@@ -78,6 +78,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize(("what", "times", "at"), FAULTS)
 def test_what_passes_costs_nothing_but_time(
@@ -89,10 +90,11 @@ def test_what_passes_costs_nothing_but_time(
     times: int,
     at: int,
     cached: bool,
+    workers: int,
 ) -> None:
     proxy.fail(what, times=times, match=r"GET .*train-", at=at)
     cache = Cache(folder=tmp_path / "cache", limit=10**9 if cached else 0)
-    found, stream = streamed(remote.root, proxy, cache, workers=0)
+    found, stream = streamed(remote.root, proxy, cache, workers)
     assert found == expected
     assert not stream.skipped
     assert any(fault.times < times for fault in proxy.faults)

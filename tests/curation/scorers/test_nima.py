@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,9 @@ from curation.scorers.nima import METRICS, TOLERANCE, Nima
 from curation.scorers.pyiqa_build import build, known_metrics, to_tensor
 from curation.scorers.weights import pinned
 from tests.curation.scorers.conftest import pin, random_nima, textured
+
+Kind = tuple[str, str, int, str]  # metric, backbone, classes, file
+Network = tuple[str, tuple[WeightFile, ...]]
 
 CPU = torch.device("cpu")
 VGG = ("nima-vgg16-ava", "vgg16", 10, "NIMA_VGG16_ava-dc4e8265.pth")
@@ -55,22 +59,28 @@ def tell_apart(network: torch.nn.Module) -> None:
         linear.bias -= linear(features).mean(dim=0)
 
 
-def made_up(kind: tuple[str, str, int, str], folder: Path) -> tuple[str, tuple[WeightFile, ...]]:
+def made_up(kind: Kind, folder: Path) -> Network:
     metric, backbone, classes, name = kind
-    network = random_nima(backbone, classes)
-    tell_apart(network)
-    torch.save({"params": network.state_dict()}, folder / name)
+    made = random_nima(backbone, classes)
+    tell_apart(made)
+    torch.save({"params": made.state_dict()}, folder / name)
     pin(folder)
     return metric, resolve([metric], folder)[metric]
 
 
 @pytest.fixture(scope="module")
-def vgg(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, tuple[WeightFile, ...]]:
-    return made_up(VGG, tmp_path_factory.mktemp("vgg"))
+def network(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Kind], Network]:
+    """A network of this kind, made once."""
+    return functools.cache(lambda kind: made_up(kind, tmp_path_factory.mktemp("weights")))
 
 
 @pytest.fixture(scope="module")
-def ready(vgg: tuple[str, tuple[WeightFile, ...]]) -> Nima:
+def vgg(network: Callable[[Kind], Network]) -> Network:
+    return network(VGG)
+
+
+@pytest.fixture(scope="module")
+def ready(vgg: Network) -> Nima:
     scorer = Nima(*vgg)
     scorer.setup()
     return scorer
@@ -82,7 +92,11 @@ def theirs(metric: str, files: tuple[WeightFile, ...]) -> Iterator[float]:
         yield float(model(to_tensor(pixels, CPU)).item())
 
 
-def check_scores(metric: str, files: tuple[WeightFile, ...]) -> None:
+@pytest.mark.parametrize(
+    "kind", [VGG, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (INCEPTION, SPAQ))], ids=lambda kind: kind[0]
+)
+def test_scores_are_pyiqas_and_neighbours_do_not_matter(kind: Kind, network: Callable[[Kind], Network]) -> None:
+    metric, files = network(kind)
     scorer = Nima(metric, files)
     scorer.setup()
     expected = np.array(list(theirs(metric, files)))
@@ -92,16 +106,6 @@ def check_scores(metric: str, files: tuple[WeightFile, ...]) -> None:
     assert np.abs(np.array(scores) - expected).max() <= TOLERANCE
     alone = [scorer.score([one])[0] for one in reduced[:6]]
     assert alone == pytest.approx(scores[:6], abs=1e-4)
-
-
-def test_scores_are_pyiqas_and_neighbours_do_not_matter(vgg: tuple[str, tuple[WeightFile, ...]]) -> None:
-    check_scores(*vgg)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [INCEPTION, SPAQ], ids=["nima", "nima-spaq"])
-def test_inceptions_scores_are_pyiqas_too(kind: tuple[str, str, int, str], tmp_path: Path) -> None:
-    check_scores(*made_up(kind, tmp_path))
 
 
 def test_pictures_are_reduced_as_by_torchvision(ready: Nima) -> None:
@@ -118,9 +122,7 @@ def test_all_of_pyiqas_nimas_are_known_and_no_other() -> None:
         Nima("musiq", ())
 
 
-def test_one_that_disagrees_with_pyiqa_does_not_start(
-    vgg: tuple[str, tuple[WeightFile, ...]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_disagrees_with_pyiqa_does_not_start(vgg: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Nima, "reduced", lambda self, pixels: np.zeros((224, 224, 3), np.float32))
     with pytest.raises(ValueError, match="--engine pyiqa"):
         Nima(*vgg).setup()
