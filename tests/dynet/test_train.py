@@ -11,6 +11,7 @@ import torch
 from dynet.data import Pair
 from dynet.model import DyNet, ModelConfig, depth_of
 from dynet.train import MOST_SKIPPED_IN_A_ROW, Diverged, Settings, Trainer
+from tests.states import digest
 
 TINY = ModelConfig(width=8, refinement=1)
 SHALLOW, DEEP = "1,1,1,1", "1,2,2,2"
@@ -32,17 +33,6 @@ def pairs(count: int, batch: int = 2, side: int = 16) -> list[Pair]:
             Pair(degraded=(clean + 0.2 * torch.randn(clean.shape, generator=generator)).clamp(0, 1), clean=clean)
         )
     return made
-
-
-def same(one: Any, other: Any) -> bool:
-    """Equal to the last bit, through dicts and lists."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
 
 
 def test_depths_are_drawn_by_seed_and_step_alone_and_evenly() -> None:
@@ -85,7 +75,7 @@ def test_a_run_that_goes_on_from_a_state_equals_one_that_was_not_stopped(changes
     assert [begun.take_step(pair) for pair in batches[:4]] == outcomes[:4]
     after.load_state_dict(begun.state_dict())
     assert [after.take_step(pair) for pair in batches[4:]] == outcomes[4:]
-    assert same(after.state_dict(), whole.state_dict())
+    assert digest(after.state_dict()) == digest(whole.state_dict())
 
 
 def test_half_precision_scales_its_loss_and_the_scale_is_in_the_state() -> None:
@@ -119,7 +109,7 @@ def test_a_step_without_use_changes_nothing_and_is_counted(value: float) -> None
     spoilt.degraded[0, 0, 3, 3] = value
     outcome = one.take_step(spoilt)
     assert (outcome.taken, one.skipped, one.step) == (False, 1, 2)
-    assert same(before, dict(one.model.state_dict()))
+    assert digest(dict(one.model.state_dict())) == digest(before)
     assert one.take_step(good[2]).taken
 
 

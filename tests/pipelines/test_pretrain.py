@@ -28,6 +28,7 @@ from pipelines.pretrain_recipes import PretrainRecipe
 from shards.store import LocalStore, Store, open_store
 from tests.conftest import S3Server
 from tests.sets import write_set
+from tests.states import digest
 
 COUNTS = [29, 31, 17, 40]  # without the second: 86 samples, ten steps of 8 and a tail of 6
 STEPS = 24
@@ -74,15 +75,16 @@ def undisturbed(made: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> L
     return out
 
 
-def left(out: Store) -> dict[str, bytes]:
-    """All that a run decides: the checkpoints that are kept, the curve, the pictures."""
-    names = [name for name in out.list("") if name.startswith(("checkpoints/", "curve/", "pictures/"))]
-    return {name: out.read(name) for name in names}
+def left(out: Store) -> dict[str, bytes | str]:
+    """All that a run decides: the checkpoints that are kept, to the bit, the curve, the pictures."""
+    made: dict[str, bytes | str] = {name: out.read(name) for part in ("curve/", "pictures/") for name in out.list(part)}
+    return made | {checkpoint.name_of(step): digest(checkpoint.load(out, step)) for step in checkpoint.steps(out)}
 
 
 def test_a_run_leaves_what_one_wants_to_see(undisturbed: LocalStore) -> None:
     assert sorted(left(undisturbed)) == [
-        *(f"checkpoints/step-{step:09d}.{suffix}" for step in (20, 24) for suffix in ("json", "pt")),
+        "checkpoints/step-000000020.pt",
+        "checkpoints/step-000000024.pt",
         "curve/000000001-000000005.parquet",
         "curve/000000006-000000010.parquet",
         "curve/000000011-000000015.parquet",
@@ -113,7 +115,7 @@ def test_the_second_run_has_nothing_to_do(made: LocalStore, undisturbed: LocalSt
 
 
 @pytest.mark.parametrize("stop", [4, 12, 20])
-def test_a_run_that_was_stopped_leaves_the_same_to_the_byte(
+def test_a_run_that_was_stopped_leaves_the_same_to_the_bit(
     made: LocalStore, undisturbed: LocalStore, tmp_path: Path, stop: int
 ) -> None:
     """Before the first checkpoint, after an epoch's end, and just at a checkpoint."""
@@ -200,7 +202,7 @@ def workers() -> list[psutil.Process]:
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_random_moments_leaves_the_same_to_the_byte(
+def test_a_run_killed_at_random_moments_leaves_the_same_to_the_bit(
     made: LocalStore, undisturbed: LocalStore, tmp_path: Path
 ) -> None:
     """SIGKILL, again and again, each time a little after the run has got further or at any earlier moment."""
