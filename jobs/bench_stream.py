@@ -7,6 +7,7 @@ In every round each contender has its turn; the best of its rounds counts.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
 from curation.folders import Folder
+from dynet.data import Degrade
+from dynet.degrade import Degradation
 from jobs import terminal
 from jobs.bench_first_batch import BATCH, CROP
 from jobs.terminal import ratio, shown
@@ -37,11 +40,12 @@ from shards.manifest import FOLDER, Manifest, Shard, Version, commit, read_manif
 from shards.order import crop_box
 from shards.patches import Box
 from shards.store import LocalStore, Store
-from shards.stream import Plan, Stream
+from shards.stream import Derive, Plan, Stream
 
 PATCH: Final = 512
 _SHUFFLE: Final = 1000  # samples, for those who have a buffer
 _ROUNDS: Final = 3
+_DERIVE: Final = Degrade(seed=0, how=Degradation())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +80,8 @@ def _paces(store: LocalStore, set_: Manifest, scratch: Path, seconds: float) -> 
     pngs = _as_png(ours, scratch / "png")
     contenders: dict[str, tuple[Callable[[], Iterator[int]], float]] = {
         "this project": (lambda: _ours(store), _size(ours)),
+        "this project, crops degraded too": (lambda: _ours(store, _DERIVE), _size(ours)),
+        "the degradation alone": (lambda: _degraded(store), 0.0),
         "webdataset on PNG shards": (lambda: _stock(pngs), _size(pngs)),
         "webdataset on our shards": (lambda: _stock(ours), _size(ours)),
         "raw read of our tars (limit)": (lambda: _raw(ours), _size(ours)),
@@ -119,9 +125,17 @@ def _per_second(run: Callable[[], Iterator[int]], seconds: float) -> float:
 # ---------------------------------------------------------------- the contenders
 
 
-def _ours(store: LocalStore) -> Iterator[int]:
-    stream = Stream(store.root, Plan(batch=BATCH, crop=CROP))
+def _ours(store: LocalStore, derive: Derive | None = None) -> Iterator[int]:
+    stream = Stream(store.root, Plan(batch=BATCH, crop=CROP), derive=derive)
     return (len(batch.samples) for batch in stream)
+
+
+def _degraded(store: LocalStore) -> Iterator[int]:
+    """The crops of one batch, again and again, each time as in another epoch."""
+    [batch] = itertools.islice(Stream(store.root, Plan(batch=BATCH, crop=CROP)), 1)
+    crops = np.ascontiguousarray(batch.pixels.permute(0, 2, 3, 1).numpy())
+    for epoch in itertools.count():
+        yield len(_DERIVE(crops, batch.samples, [epoch] * len(crops)))
 
 
 def _stock(tars: Sequence[Path]) -> Iterator[int]:

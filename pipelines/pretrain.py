@@ -84,6 +84,8 @@ def pretrain(job: PretrainJob, watch: Watch) -> Progress:
 
 def check(job: PretrainJob) -> None:
     """Raises ValueError for a set, a device, ranks or a checkpoint that don't go with the recipe, naming the remedy."""
+    if job.ranks < 0 or job.workers < 0:
+        raise ValueError(f"ranks is {job.ranks} and workers {job.workers}: give 0 or more")
     if job.device == "cuda" and not job.ranks and not torch.cuda.is_available():
         raise ValueError("no GPU here: give --device cpu, or --ranks N to train on a cluster that has some")
     share = job.recipe.batch // max(job.ranks, 1)

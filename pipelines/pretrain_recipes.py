@@ -27,7 +27,7 @@ _VALID_SEED: Final = 1  # added to the run's: validation draws its own crops and
 class PretrainRecipe:
     """All that decides what a pre-training run makes of a set. Fields of the parts: see their classes."""
 
-    settings: Settings
+    settings: Settings = field(default_factory=lambda: Settings(steps=1_000_000))
     model: ModelConfig = field(default_factory=ModelConfig)
     degradation: Degradation = field(default_factory=Degradation)
     every: Every = field(default_factory=Every)
@@ -81,7 +81,7 @@ class PretrainRecipe:
 
 def paper() -> PretrainRecipe:
     """The paper's pre-training: L1, Adam (0.9, 0.999) at 1e-4, batch 32 of 128² crops, S or L at each of 1 M steps."""
-    return PretrainRecipe(settings=Settings(steps=1_000_000))
+    return PretrainRecipe()
 
 
 def demo() -> PretrainRecipe:
