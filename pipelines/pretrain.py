@@ -169,12 +169,7 @@ def _on_ray(job: PretrainJob, watch: Watch) -> Progress:
             watch(now)
         elif seen is None and time.monotonic() - waited > _IMPATIENT_SECONDS:
             waited = time.monotonic()
-            have = ray.cluster_resources()
-            _log.warning(
-                "waiting for %d %ss; the cluster has %d",
-                job.ranks,
-                *(("GPU", have.get("GPU", 0)) if job.device == "cuda" else ("CPU", have.get("CPU", 0))),
-            )
+            _say_what_is_lacking(job)
     try:
         ended: Progress | str = fitting.result().return_value
     except WorkerGroupError as error:
@@ -183,6 +178,14 @@ def _on_ray(job: PretrainJob, watch: Watch) -> Progress:
         raise Diverged(ended)
     watch(ended)
     return ended
+
+
+def _say_what_is_lacking(job: PretrainJob) -> None:
+    """A cluster that scales itself may still get what a rank needs: so this is no error."""
+    kind = "GPU" if job.device == "cuda" else "CPU"
+    have = int(ray.cluster_resources().get(kind, 0))
+    if have < job.ranks:
+        _log.warning("waiting: %d ranks need a %s each, and the cluster has %d", job.ranks, kind, have)
 
 
 def _worker(config: Any) -> Any:

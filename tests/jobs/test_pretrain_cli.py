@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from jobs import pretrain as command
+from jobs import shard
 from pipelines import pretrain as pipeline
 from shards.store import LocalStore
 from tests.jobs.conftest import Said
@@ -68,15 +69,17 @@ def test_a_run_begins_with_the_weights_of_a_file(made: str, tmp_path: Path) -> N
     assert all((one[name] - two[name]).abs().max() < 1e-8 for name in one)
 
 
-def test_a_missing_or_empty_set_is_said(tmp_path: Path, stopped: Said) -> None:
-    assert "no manifest" in stopped(tmp_path / "none", "--out", tmp_path / "run", *WORDS)
+def test_a_missing_or_empty_set_is_said(tmp_path: Path, stopped: Said, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no shards/manifest.json in" in stopped(tmp_path / "none", "--out", tmp_path / "run", *WORDS)
     store = LocalStore(tmp_path / "one")
     write_set(store, [9], size=32)
     assert "cut it into more, with dynet-shard" in stopped(store.root, "--out", tmp_path / "run", *WORDS)
-    made = write_set(LocalStore(tmp_path / "empty"), [3, 3], size=32)
-    forgotten = [(shard, slot) for shard in range(2) for slot in range(3)]
-    removal.bury(LocalStore(tmp_path / "empty"), made, forgotten)
-    assert "no samples left" in stopped(tmp_path / "empty", "--out", tmp_path / "run", *WORDS)
+    (tmp_path / "hosts.txt").write_text("a.example\nb.example\nc.example\n")
+    empty = LocalStore(tmp_path / "empty")
+    write_set(empty, [3, 3], size=32)
+    assert shard.main(["forget", empty.root, "--hosts", str(tmp_path / "hosts.txt")]) == 0
+    capsys.readouterr()
+    assert "no samples left" in stopped(empty.root, "--out", tmp_path / "run", *WORDS)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -178,16 +179,18 @@ def test_two_ranks_see_the_same_batches_and_go_on_for_one(
 
 @pytest.mark.slow
 def test_a_rank_that_is_killed_costs_steps_and_nothing_else(made: LocalStore, tmp_path: Path, local_ray: None) -> None:
-    before = {one.pid for one in workers()}
     killed: list[int] = []
 
-    def killing(now: Progress) -> None:
-        if now.step >= 12 and not killed:
-            found = [one for one in workers() if one.pid not in before]
-            killed.append(random.Random(1).choice(found).pid)
-            os.kill(killed[0], signal.SIGKILL)
+    def kill() -> None:
+        while not checkpoint.steps(LocalStore(tmp_path / "hurt")):
+            time.sleep(0.01)
+        killed.append(random.Random(1).choice(workers()).pid)
+        os.kill(killed[0], signal.SIGKILL)
 
-    assert pretrain(job(made, tmp_path / "hurt", ranks=2), killing).step == STEPS
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    assert pretrain(job(made, tmp_path / "hurt", ranks=2), silent).step == STEPS
+    killer.join()
     assert killed
     pretrain(job(made, tmp_path / "whole", ranks=2), silent)
     assert left(LocalStore(tmp_path / "hurt")) == left(LocalStore(tmp_path / "whole"))
