@@ -5,8 +5,8 @@ small, or a full disk, makes a run slower and can't stop it or hang it.
 
 A checked shard gets a time of change from long ago. While it has that, nobody has written to it since, and its samples
 need no digests: those cost 30 us each, a fifth of the time a sample takes. A disk that gives other bytes than were
-written is then noticed where they don't decode, which most flipped bits of a JPEG do. When a shard was used is its time
-of access.
+written is then noticed only where they don't decode: one in nine flipped bits of a JPEG. When a shard was used is its
+time of access.
 """
 
 from __future__ import annotations
