@@ -14,13 +14,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import cv2
 import numpy as np
 import pyarrow as pa
+import simplejpeg
 import torch
 import webdataset
 from PIL import Image
@@ -36,6 +37,7 @@ from pipelines.recipes import ShardRecipe
 from pipelines.shard import ShardJob, shard
 from shards import index, parquet, tar
 from shards.cache import Cache
+from shards.crops import segments_under
 from shards.manifest import FOLDER, Manifest, Shard, Version, commit, read_manifest, set_id
 from shards.order import crop_box
 from shards.patches import Box
@@ -46,6 +48,17 @@ PATCH: Final = 512
 _SHUFFLE: Final = 1000  # samples, for those who have a buffer
 _ROUNDS: Final = 3
 _DERIVE: Final = Degrade(seed=0, how=Degradation())
+OURS: Final = (
+    "this project, from a folder",
+    "this project, from its cache",
+    "this project, from a folder, JPEG patches alone",
+    "this project, from its cache, JPEG patches alone",
+)
+LIMITS: Final = (
+    "OpenCV alone, JPEGs of the crop's pixels (limit)",
+    "libjpeg-turbo alone, JPEGs of the crop's pixels (limit)",
+    "libjpeg-turbo alone, the segments under the crop (limit)",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,21 +84,28 @@ def table(store: LocalStore, scratch: Path, seconds: float) -> str:
     torch.set_num_threads(1)
     set_ = read_manifest(store)
     jpegs = sum(suffix == "jpg" for one in index.read(store, set_) for suffix in one["suffix"].to_pylist())
+    alone = _jpegs_alone(store, set_, scratch / "jpegs")
     head = f"{set_.samples} patches ({jpegs} JPEG), {set_.bytes / set_.samples / 1000:.0f} KB each, crops of {CROP}\n"
-    return head + compared(_paces(store, set_, scratch, seconds))
+    paces = _paces(store, set_, alone, scratch, seconds)
+    return f"{head}{compared(paces)}\n{shares(paces)}"
 
 
-def _paces(store: LocalStore, set_: Manifest, scratch: Path, seconds: float) -> list[Pace]:
+def _paces(store: LocalStore, set_: Manifest, alone: LocalStore, scratch: Path, seconds: float) -> list[Pace]:
     ours = [store.folder / FOLDER / shard.name for shard in set_.shards]
     pngs = _as_png(ours, scratch / "png")
     contenders: dict[str, tuple[Callable[[], Iterator[int]], float]] = {
-        "this project": (lambda: _ours(store), _size(ours)),
-        "this project, crops degraded too": (lambda: _ours(store, _DERIVE), _size(ours)),
+        OURS[0]: (lambda: _ours(store, None), _size(ours)),
+        OURS[1]: (lambda: _ours(store, _filled(store, scratch / "cache")), _size(ours)),
+        OURS[2]: (lambda: _ours(alone, None), 0.0),
+        OURS[3]: (lambda: _ours(alone, _filled(alone, scratch / "cache")), 0.0),
+        "this project, from a folder, crops degraded too": (lambda: _ours(store, None, _DERIVE), _size(ours)),
         "the degradation alone": (lambda: _degraded(store), 0.0),
         "webdataset on PNG shards": (lambda: _stock(pngs), _size(pngs)),
         "webdataset on our shards": (lambda: _stock(ours), _size(ours)),
         "raw read of our tars (limit)": (lambda: _raw(ours), _size(ours)),
-        "the decoder alone, on what is needed (limit)": (_decoder(store, set_), 0.0),
+        LIMITS[0]: (_decoder(_needed(store, set_), lambda data: cv2.imdecode(data, cv2.IMREAD_COLOR)), 0.0),
+        LIMITS[1]: (_decoder(_needed(store, set_), _turbo()), 0.0),
+        LIMITS[2]: (_decoder(_segments(store, set_), _turbo()), 0.0),
     }
     mds = _as_mds(ours, scratch / "mds")
     if mds is not None:
@@ -107,6 +127,13 @@ def compared(paces: Sequence[Pace]) -> str:
     return terminal.table(("", "samples/s", "times webdataset on PNG", "a sample"), rows)
 
 
+def shares(paces: Sequence[Pace]) -> str:
+    """How much of what a decoder can do by itself the stream does."""
+    pace = {one.name: one.samples for one in paces}
+    rows = [(ours, *(f"{pace[ours] / pace[limit]:.0%}" for limit in LIMITS)) for ours in OURS]
+    return terminal.table(("share of the limits", *(limit.removesuffix(" (limit)") for limit in LIMITS)), rows)
+
+
 def _per_second(run: Callable[[], Iterator[int]], seconds: float) -> float:
     """Samples a second of this process's CPU time, epoch after epoch until the time is up, the first batch left out."""
     counts = run()
@@ -125,9 +152,18 @@ def _per_second(run: Callable[[], Iterator[int]], seconds: float) -> float:
 # ---------------------------------------------------------------- the contenders
 
 
-def _ours(store: LocalStore, derive: Derive | None = None) -> Iterator[int]:
-    stream = Stream(store.root, Plan(batch=BATCH, crop=CROP), derive=derive)
-    return (len(batch.samples) for batch in stream)
+def _ours(store: LocalStore, cache: Cache | None, derive: Derive | None = None) -> Iterator[int]:
+    """Epoch after epoch, as a trainer does."""
+    stream = Stream(store.root, Plan(batch=BATCH, crop=CROP), cache=cache, derive=derive)
+    while True:
+        yield from (len(batch.samples) for batch in stream)
+
+
+def _filled(store: LocalStore, folder: Path) -> Cache:
+    cache = Cache(folder=folder)
+    for one in read_manifest(store).shards:
+        cache.fetch(store, one)
+    return cache
 
 
 def _degraded(store: LocalStore) -> Iterator[int]:
@@ -176,16 +212,30 @@ def _raw(tars: Sequence[Path]) -> Iterator[int]:
                 yield 1
 
 
-def _decoder(store: LocalStore, set_: Manifest) -> Callable[[], Iterator[int]]:
-    """OpenCV on JPEGs that have the crops' pixels and no others, with the patches' own tables and sampling."""
-    crops = [_only(data, crop_box(0, 0, name, PATCH, CROP)) for name, data in _jpegs(store, set_)]
-
+def _decoder(coded: Sequence[np.ndarray], decode: Callable[[np.ndarray], Any]) -> Callable[[], Iterator[int]]:
     def run() -> Iterator[int]:
-        for crop in crops:
-            cv2.imdecode(crop, cv2.IMREAD_COLOR)
+        for one in coded:
+            decode(one)
             yield 1
 
     return run
+
+
+def _turbo() -> Callable[[np.ndarray], Any]:
+    """The decoder that the stream uses, as it uses it."""
+    pixels = np.empty(1 << 20, np.uint8)
+    return lambda data: simplejpeg.decode_jpeg(data, "RGB", buffer=pixels)
+
+
+def _needed(store: LocalStore, set_: Manifest) -> list[np.ndarray]:
+    """JPEGs that have the crops' pixels and no others, with the patches' own tables and sampling."""
+    return [_only(data, crop_box(0, 0, name, PATCH, CROP)) for name, data in _jpegs(store, set_)]
+
+
+def _segments(store: LocalStore, set_: Manifest) -> list[np.ndarray]:
+    """What the stream gives to the decoder."""
+    boxes = ((data, crop_box(0, 0, name, PATCH, CROP)) for name, data in _jpegs(store, set_))
+    return [np.frombuffer(segments_under(data, box), np.uint8) for data, box in boxes]
 
 
 def _jpegs(store: LocalStore, set_: Manifest) -> Iterator[tuple[str, bytes]]:
@@ -226,6 +276,21 @@ def _png(data: bytes, name: str) -> bytes:
     with Image.open(io.BytesIO(data)) as patch:
         patch.convert("RGB").save(sink, "PNG", compress_level=4)  # the level of `shards.codec`
     return sink.getvalue()
+
+
+def _jpegs_alone(store: LocalStore, set_: Manifest, folder: Path) -> LocalStore:
+    """A set of the shards of JPEG patches: no decoder of JPEGs can do anything for the others."""
+    target = LocalStore(folder)
+    kept: list[Shard] = []
+    tables: list[pa.Table] = []
+    for one, rows in zip(set_.shards, index.read(store, set_), strict=True):
+        entries = index.from_table(rows)
+        if entries[0].suffix == "jpg":  # a shard has one kind
+            target.write(FOLDER + one.name, store.folder / FOLDER / one.name)
+            tables.append(index.to_table([replace(entry, shard=len(kept)) for entry in entries]))
+            kept.append(one)
+    _commit(target, set_, kept, tables)
+    return target
 
 
 def _as_mds(tars: Sequence[Path], folder: Path) -> Path | None:
@@ -285,7 +350,12 @@ def write_large(store: LocalStore, target: Store, shards: int, shard_bytes: int)
         one, rows = _large_shard(target, place, pieces, shard_bytes)
         made.append(one)
         tables.append(rows)
-    versions = (Version(number=1, shards=shards, tombstones=0),)
+    _commit(target, set_, made, tables)
+
+
+def _commit(target: Store, set_: Manifest, made: Sequence[Shard], tables: Sequence[pa.Table]) -> None:
+    """The manifest of these shards and their rows, with the recipe of another set."""
+    versions = (Version(number=1, shards=len(made), tombstones=0),)
     written = index.write(target, set_id(made), versions, tables)
     part = parquet.write(target, "metadata.parquet", index.SCHEMA, tables)
     commit(

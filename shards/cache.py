@@ -2,6 +2,11 @@
 
 A help and never a need: what isn't here is read from where it comes from, sample by sample. So a limit that is too
 small, or a full disk, makes a run slower and can't stop it or hang it.
+
+A checked shard gets a time of change from long ago. While it has that, nobody has written to it since, and its samples
+need no digests: those cost 30 us each, a fifth of the time a sample takes. A disk that gives other bytes than were
+written is then noticed only where they don't decode: one in nine flipped bits of a JPEG. When a shard was used is its
+time of access.
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ _PIECE: Final = 1 << 24  # bytes a request: each waits for the network once
 _TRIES: Final = 3  # of a shard that arrives with other bytes
 _TEMPORARY: Final = ".tmp-"
 _ABANDONED_AFTER: Final = 3600.0  # seconds without a byte
+_CHECKED: Final = 946_684_800 * 10**9  # time of change of a shard as it was checked, in ns: the year 2000
 
 
 class WrongBytes(ValueError):
@@ -45,10 +51,37 @@ class Cache:
         """Where the shard lies here, if it does and can be used. That it was asked for is remembered."""
         path = self._path(shard)
         try:
-            os.utime(path)
+            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
         except OSError:
             return None
         return path
+
+    def read(self, shard: Shard, offset: int, size: int) -> tuple[bytes, bool] | None:
+        """A part of the shard, and whether nobody has written to it since its SHA-256 was checked.
+
+        None where it isn't here, or can't be used. That it was asked for is remembered.
+        """
+        try:
+            file = os.open(f"{self.folder}/{_name(shard)}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            changed = os.fstat(file).st_mtime_ns
+            os.utime(file, ns=(time.time_ns(), changed))
+            return os.pread(file, size, offset), changed == _CHECKED
+        except OSError:
+            return None
+        finally:
+            os.close(file)
+
+    def doubt(self, shard: Shard) -> bool:
+        """Takes an unchanged shard for one that may have changed: a disk can err too. Whether it was unchanged."""
+        path = self._path(shard)
+        with suppress(OSError):
+            if path.stat().st_mtime_ns == _CHECKED:
+                os.utime(path)
+                return True
+        return False
 
     def drop(self, shard: Shard) -> None:
         """Takes the shard away: it has gone bad here."""
@@ -72,7 +105,7 @@ class Cache:
             return False
 
     def _path(self, shard: Shard) -> Path:
-        return self.folder / f"{shard.sha256[:32]}.tar"  # by content: sets and their versions share what they share
+        return self.folder / _name(shard)
 
     def _bring(self, store: Store, shard: Shard) -> bool:
         temporary = self._reserved(shard)
@@ -83,6 +116,8 @@ class Cache:
                 with temporary.open("r+b") as file:
                     found = _copy(store, shard, file)
                 if found == shard.sha256:
+                    with suppress(OSError):  # then each sample is checked
+                        os.utime(temporary, ns=(time.time_ns(), _CHECKED))
                     temporary.replace(self._path(shard))
                     return True
         finally:
@@ -121,7 +156,11 @@ class Cache:
     def _abandoned(self) -> list[Path]:
         """What killed processes were bringing."""
         before = time.time() - _ABANDONED_AFTER
-        return [path for changed, _, path in _listed(self.folder.glob(f"{_TEMPORARY}*")) if changed < before]
+        return [path for last, _, path in _listed(self.folder.glob(f"{_TEMPORARY}*")) if last < before]
+
+
+def _name(shard: Shard) -> str:
+    return f"{shard.sha256[:32]}.tar"  # by content: sets and their versions share what they share
 
 
 def default_cache() -> Cache:
@@ -135,12 +174,12 @@ def is_full(error: OSError) -> bool:
 
 
 def _listed(paths: Iterable[Path]) -> list[tuple[float, int, Path]]:
-    """When each was changed, bytes, and its path; without those that another process took away meanwhile."""
+    """When each was changed or used, bytes, and its path; without those that another process took away meanwhile."""
     found = []
     for path in paths:
         with suppress(FileNotFoundError):
             state = path.stat()
-            found.append((state.st_mtime, state.st_size, path))
+            found.append((max(state.st_mtime, state.st_atime), state.st_size, path))
     return found
 
 

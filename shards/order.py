@@ -16,9 +16,10 @@ from __future__ import annotations
 import functools
 import hashlib
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 
 from shards.patches import Box
 
@@ -114,9 +115,23 @@ def shuffled(count: int, drawn: str) -> np.ndarray:
 
 def crop_box(seed: int, epoch: int, sample: str, patch: int, size: int) -> Box:
     """Where this epoch's crop of `size` lies in a sample of `patch` pixels a side: any place, equally likely."""
-    top, left = _philox(f"{seed}/{epoch}/crop/{sample}").random_raw(2) % np.uint64(patch - size + 1)
-    return Box(top=int(top), left=int(left), size=size)
+    top, left = _philox(f"{seed}/{epoch}/crop/{sample}").random_raw(2).tolist()
+    places = patch - size + 1
+    return Box(top=top % places, left=left % places, size=size)
+
+
+class _Key(ISeedSequence):
+    """Gives Philox its key. Handed over as `key=` it takes three times as long: the system is asked for a seed too."""
+
+    def __init__(self, drawn: str) -> None:
+        self._words = np.frombuffer(hashlib.sha256(drawn.encode()).digest(), "<u8", 2)
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
+        """Philox asks for its key, two words of 64 bits."""
+        assert (n_words, np.dtype(dtype)) == (2, np.dtype(np.uint64)), "another NumPy asks for something else"
+        return self._words
 
 
 def _philox(drawn: str) -> np.random.Philox:
-    return np.random.Philox(key=int.from_bytes(hashlib.sha256(drawn.encode()).digest()[:16], "little"))
+    key: Any = _Key(drawn)  # NumPy's types know of SeedSequence alone
+    return np.random.Philox(key)

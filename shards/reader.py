@@ -1,7 +1,7 @@
 """One sample's bytes by its shard and slot: from the cache where its shard is there, else from where the set lies.
 
-Each is checked against the index's digest. What fails that once is asked for again, from the source; what fails twice
-is a bad sample, and the caller decides what to do without it.
+Each is checked against the index's digest, but for what the cache has checked as a whole shard. What fails that once is
+asked for again, from the source; what fails twice is a bad sample, and the caller decides what to do without it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -91,7 +90,7 @@ class Reader:
         for shard, slot in places:
             with suppress(BadSample, FileNotFoundError, IndexError, ManifestError):  # `sample` says it
                 rows, row = self._row(shard, slot)
-                if self._cached(shard) is None:
+                if self._cache is None or self._cache.find(self._manifest.shards[shard]) is None:
                     wanted.append(((shard, slot), self._name(shard), rows.offsets[row], rows.sizes[row]))
         for (place, *_), data in zip(wanted, self._threads.map(self._tried, wanted), strict=True):
             if data is not None:
@@ -112,6 +111,10 @@ class Reader:
             self._missing[shard] = (time.monotonic(), f"{self._store.root}: {error}")
             raise BadSample(f"{self._store.root}: {error}") from error
 
+    def doubt(self, shard: int) -> bool:
+        """What this shard gives can't be right: from now on its samples are checked. Whether they were not yet."""
+        return self._cache is not None and self._cache.doubt(self._manifest.shards[shard])
+
     def _found(self, shard: int, slot: int) -> Sample:
         rows, row = self._row(shard, slot)
         data = self._fetched.pop((shard, slot), None)
@@ -125,8 +128,8 @@ class Reader:
 
     def _kept(self, shard: int, rows: _Rows, row: int) -> bytes | None:
         """From this machine, if it is sound there. A shard that went bad in the cache is let go."""
-        data = self._near(shard, rows.offsets[row], rows.sizes[row])
-        if data is None or tar.digest(data) == rows.digests[row]:
+        data, checked = self._near(shard, rows.offsets[row], rows.sizes[row])
+        if data is None or checked or tar.digest(data) == rows.digests[row]:
             return data
         if self._cache is not None:
             self._cache.drop(self._manifest.shards[shard])
@@ -169,23 +172,25 @@ class Reader:
             self._rows.popitem(last=False)
         return rows
 
-    def _cached(self, shard: int) -> str | None:
-        """A file on this machine that is the shard."""
-        if isinstance(self._store, LocalStore) and self._cache is None:
-            return f"{self._store.root}/{self._name(shard)}"
-        path = self._cache.find(self._manifest.shards[shard]) if self._cache else None
-        return str(path) if path else None
+    def _near(self, shard: int, offset: int, size: int) -> tuple[bytes | None, bool]:
+        """From this machine, and whether it was checked there; None where it isn't here, or no more.
 
-    def _near(self, shard: int, offset: int, size: int) -> bytes | None:
-        """From this machine; None where it isn't here, or no more: another process may have made room."""
-        path = self._cached(shard)
-        if path is None:
-            return None
+        Another process may have made room in the cache.
+        """
+        if self._cache is not None:
+            return self._cache.read(self._manifest.shards[shard], offset, size) or (None, False)
+        if not isinstance(self._store, LocalStore):
+            return None, False
         try:
-            with Path(path).open("rb", buffering=0) as file:
-                return os.pread(file.fileno(), size, offset)
+            file = os.open(f"{self._store.root}/{self._name(shard)}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:  # what has to be asked for elsewhere says what is wrong there
-            return None
+            return None, False
+        try:
+            return os.pread(file, size, offset), False
+        except OSError:
+            return None, False
+        finally:
+            os.close(file)
 
     def _tried(self, wanted: tuple[tuple[int, int], str, int, int]) -> bytes | None:
         _, name, offset, size = wanted

@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from shards.ahead import ReadAhead
 from shards.cache import Cache, default_cache
-from shards.crops import DecodeError, decode_crop
+from shards.crops import DecodeError, decode_crop_into
 from shards.epochs import Epochs
 from shards.manifest import ManifestError, read_manifest
 from shards.order import crop_box
@@ -48,6 +48,8 @@ _PREFETCH: Final = 4  # batches that a worker has ready
 #: that leaves them as they are; it is pickled to the workers.
 Derive = Callable[[np.ndarray, Sequence[str], Sequence[int]], np.ndarray]
 _log = logging.getLogger(__name__)
+
+Picks = list[list[int]]  # of a global batch, in plain numbers: one is asked for at a time
 
 __all__ = ["Batch", "Cache", "Derive", "Plan", "Skipped", "Stream", "StreamError"]
 
@@ -283,21 +285,21 @@ class _Crops(Dataset[Any]):
 
     def __getitem__(self, one: Ask) -> tuple[Batch | str, Position]:
         try:
-            return self._batch(one.picks), one.after
+            return self._batch(one.picks.tolist()), one.after
         except (BadSample, StoreError, ManifestError) as error:
             return str(error), one.after
 
-    def _batch(self, picks: np.ndarray) -> Batch:
+    def _batch(self, picks: Picks) -> Batch:
         if self.reader is None:
             self.reader = Reader(self.store, read_manifest(self.store), self.cache)
-        self.reader.fetch([(int(picks[place, SHARD]), int(picks[place, SLOT])) for place in self.mine])
+        self.reader.fetch([(picks[place][SHARD], picks[place][SLOT]) for place in self.mine])
         pixels = np.empty((len(self.mine), self.plan.crop, self.plan.crop, 3), np.uint8)
         samples, epochs = [], []
         bad: dict[int, BadSample] = {}
         for row, place in enumerate(self.mine):
             sample, at = self._first_good(picks, place, bad, pixels[row])
             samples.append(sample)
-            epochs.append(int(picks[at, EPOCH]))
+            epochs.append(picks[at][EPOCH])
         return Batch(
             pixels=_channels_first(pixels),
             derived=None if self.derive is None else _channels_first(self.derive(pixels, samples, epochs)),
@@ -310,26 +312,27 @@ class _Crops(Dataset[Any]):
             ),
         )
 
-    def _first_good(
-        self, picks: np.ndarray, place: int, bad: dict[int, BadSample], into: np.ndarray
-    ) -> tuple[str, int]:
+    def _first_good(self, picks: Picks, place: int, bad: dict[int, BadSample], into: np.ndarray) -> tuple[str, int]:
         """The sample at `place` of the global batch, or the next there that can be had: its name and place."""
         for at in (*range(place, len(picks)), *range(place)):
             if at not in bad:
                 try:
                     return self._crop(picks[at], into), at
                 except BadSample as error:
-                    error.sample = error.sample or f"shard {picks[at, SHARD]}, slot {picks[at, SLOT]}"
+                    error.sample = error.sample or f"shard {picks[at][SHARD]}, slot {picks[at][SLOT]}"
                     bad[at] = error
         last = bad[(place - 1) % len(picks)]
         raise BadSample(f"not one sample of a whole global batch could be had, the last {last.sample}: {last}")
 
-    def _crop(self, pick: np.ndarray, into: np.ndarray) -> str:
+    def _crop(self, pick: list[int], into: np.ndarray) -> str:
         assert self.reader is not None, "set before the first sample"
-        sample = self.reader.sample(int(pick[SHARD]), int(pick[SLOT]))
-        box = crop_box(self.plan.seed, int(pick[EPOCH]), sample.name, self.patch, self.plan.crop)
+        shard = pick[SHARD]
+        sample = self.reader.sample(shard, pick[SLOT])
+        box = crop_box(self.plan.seed, pick[EPOCH], sample.name, self.patch, self.plan.crop)
         try:
-            into[:] = decode_crop(sample.data, sample.suffix, box)
+            decode_crop_into(into, sample.data, sample.suffix, box)
         except DecodeError as error:
+            if self.reader.doubt(shard):
+                return self._crop(pick, into)
             raise BadSample(str(error), sample.name) from error
         return sample.name

@@ -155,6 +155,41 @@ def test_a_shard_that_went_bad_here_is_let_go(store: Watched, made: Manifest, tm
     assert cache.find(made.shards[0]) is None
 
 
+def test_what_was_checked_on_arrival_is_not_checked_again_until_somebody_writes(
+    store: Watched, made: Manifest, tmp_path: Path
+) -> None:
+    cache, shard = cache_of(tmp_path), made.shards[0]
+    assert cache.read(shard, 512, 9) is None
+    cache.fetch(store, shard)
+    path = cache.find(shard)
+    assert path is not None
+    assert cache.read(shard, 512, 9) == (path.read_bytes()[512:521], True)
+    with path.open("r+b") as file:
+        file.write(b"x")
+    assert cache.read(shard, 0, 1) == (b"x", False)
+    assert not cache.doubt(shard)
+
+
+def test_a_checked_shard_whose_samples_do_not_decode_is_doubted(store: Watched, made: Manifest, tmp_path: Path) -> None:
+    """A disk that errs changes no times."""
+    cache, shard = cache_of(tmp_path), made.shards[0]
+    cache.fetch(store, shard)
+    path = cache.find(shard)
+    assert path is not None
+    before = path.stat()
+    expected = index.from_table(next(index.read(store, made)))[3]
+    with path.open("r+b") as file:
+        file.seek(expected.data_offset)
+        file.write(b"?" * expected.data_size)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    reader = Reader(store, made, cache)
+    assert reader.sample(0, 3).data == b"?" * expected.data_size
+    assert reader.doubt(0)
+    assert not reader.doubt(0)
+    assert tar.digest(reader.sample(0, 3).data) == expected.digest
+    assert cache.find(shard) is None
+
+
 def test_another_set_with_an_index_as_long_as_the_one_before_is_noticed(store: Watched, made: Manifest) -> None:
     reader, other = Reader(store, made, None), "0" * 16
     part = index.write(store, other, made.versions, list(index.read(store, made)))

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from shards import entropy
 from shards.codec import JPEG_DCT, SUFFIX, cut
-from shards.crops import DecodeError, decode_crop
+from shards.crops import DecodeError, decode_crop, decode_crop_into
+from shards.entropy import Plane
 from shards.patches import Box
 from shards.png import encode
 from tests.shards.pictures import KINDS, encoded, oriented, picture, segment, upright
@@ -112,14 +114,43 @@ def test_no_segment_is_decoded_that_the_crop_does_not_touch() -> None:
     scan = data.index(b"\xff\xda") + 14
     segments = data[scan:-2].replace(b"\xff\0", b"\0\0")
     starts = [0, *(i + 2 for i in range(len(segments)) if segments[i] == 0xFF)]
-    assert len(starts) == 16 * 2
-    needed = {2 * row + 1 for row in range(3, 12)}  # right half, rows 48 to 191
+    assert len(starts) == 16 * 4
+    needed = {4 * row + column for row in range(3, 12) for column in (2, 3)}  # right half, rows 48 to 191
     damaged = bytearray(data)
     for i, (start, end) in enumerate(zip(starts, [*starts[1:], len(segments) + 2], strict=True)):
         if i not in needed:
             damaged[scan + start : scan + end - 2] = b"\xfe" * (end - 2 - start)
     box = Box(top=49, left=129, size=127)
     assert np.array_equal(decode_crop(bytes(damaged), "jpg", box), window(whole(data), box))
+
+
+@pytest.mark.parametrize("factors", [((2, 4), (1, 1), (1, 1)), ((2, 2), (2, 2), (1, 1)), ((1, 1), (2, 2), (1, 1))])
+def test_so_it_is_with_sampling_that_is_rare(factors: tuple[tuple[int, int], ...]) -> None:
+    rng = np.random.default_rng(1)
+    table = np.full((8, 8), 9, np.uint16)
+    planes = [
+        Plane(blocks=rng.integers(-9, 9, (8 * v, 8 * h, 8, 8), np.int16), table=table, factors=(v, h))
+        for v, h in factors
+    ]
+    assert_windows(entropy.encode(planes, 4), 40)
+
+
+def test_a_crop_into_pixels_that_are_there() -> None:
+    data, box = patches("4:2:0")[0], Box(top=3, left=5, size=100)
+    pixels = np.full((2, 100, 100, 3), 7, np.uint8)
+    decode_crop_into(pixels[1], data, "jpg", box)
+    assert np.array_equal(pixels[1], decode_crop(data, "jpg", box))
+    with pytest.raises(DecodeError):
+        decode_crop_into(pixels[0], data[:-9], "jpg", box)
+    assert (pixels[0] == 7).all()
+
+
+def test_a_crop_stays_as_it_is_when_the_next_is_decoded() -> None:
+    data = patches("4:2:0")[0]
+    first = decode_crop(data, "jpg", Box(top=0, left=0, size=64))
+    kept = first.copy()
+    decode_crop(data, "jpg", Box(top=90, left=70, size=64))
+    assert np.array_equal(first, kept)
 
 
 def test_decoding_says_nothing_on_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
@@ -182,14 +213,14 @@ def lies() -> list[tuple[str, bytes, str]]:
         ("empty scan header", data[: data.index(b"\xff\xda")] + segment(0xDA, b""), "no end marker"),
         ("twelve bits", altered(data, 0xC0, 4, b"\x0c"), "12 bits"),
         ("four components", altered(data, 0xC0, 9, b"\4"), "4 components"),
-        ("no factor", altered(data, 0xC0, 11, b"\0"), "no marker d7 where restart segment 31 of 128 ends"),
+        ("no factor", altered(data, 0xC0, 11, b"\0"), "no marker d7 where restart segment 63 of 256 ends"),
         ("large factor", altered(data, 0xC0, 11, b"\x52"), "sampling factors 5x2"),
         ("wider", altered(data, 0xC0, 5, struct.pack(">HH", 256, 512)), "no marker"),
         ("narrower", altered(data, 0xC0, 5, struct.pack(">HH", 256, 128)), "does not have Box"),
         ("higher", altered(data, 0xC0, 5, struct.pack(">HH", 272, 256)), "no marker d7"),
         ("lower", altered(data, 0xC0, 5, struct.pack(">HH", 240, 256)), "no marker d9"),
-        ("another interval", altered(data, 0xDD, 4, b"\0\4"), "no marker d7 where restart segment 31 of 64 ends"),
-        ("markers out of order", altered(data, 0xD3, 1, b"\xd4"), "no marker d3 where restart segment 3 of 32 ends"),
+        ("another interval", altered(data, 0xDD, 4, b"\0\2"), "no marker d7 where restart segment 63 of 128 ends"),
+        ("markers out of order", altered(data, 0xD3, 1, b"\xd4"), "no marker d3 where restart segment 3 of 64 ends"),
         ("a marker less", altered(data, 0xD3, 0, b"\0\0"), "no marker d3"),
         ("no tables", data.replace(data[data.index(b"\xff\xdb") : data.index(b"\xff\xc0")], b""), "can't be decoded"),
         ("many scans", altered(plain, 0xC0, 1, b"\xc2")[:-2] + b"\xff\xda" * 99 + b"\xff\xd9", "more than 32 scans"),
