@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 _EPS = 1e-5  # of LayerNorm
+_ALIGNED = 16  # channels: a vector of float32 in AVX-512; tensor cores want 8
 _SMALLEST = 1e-12  # norm of q and k, as in F.normalize
 
 
@@ -38,7 +39,14 @@ class Pointwise(nn.Conv2d):
         super().__init__(dim, out, kernel_size=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1)).permute(0, 3, 1, 2)
+        return pointwise(x, self.weight)
+
+
+def pointwise(x: Tensor, weight: Tensor) -> Tensor:
+    """On a CPU oneDNN's convolution has it: in float32 2.5 times as fast as MKL's product on AMD."""
+    if x.is_cpu:
+        return F.conv2d(x, weight)
+    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
 
 
 def depthwise(dim: int) -> nn.Conv2d:
@@ -90,13 +98,14 @@ class MDTA(nn.Module):
         q, k = (rearrange(one, "b n (head c) -> b head n c", head=self.heads) for one in (q, k))
         rows = rearrange(rows, "b (head c) -> b head c 1", head=self.heads)
         columns = rearrange(columns, "b (head c) -> b head 1 c", head=self.heads)
-        products = (q.transpose(-2, -1) @ k).float()
-        return (products * rows * columns * self.temperature).softmax(dim=-1).to(q.dtype)
+        products = q.transpose(-2, -1) @ k
+        return (products * rows * columns * self.temperature).softmax(dim=-1).to(q.dtype)  # rows are float32
 
 
 def _inverse_norm(x: Tensor) -> Tensor:
-    """(B, N, C) to (B, C) float32: one over the length of each channel's row of pixels."""
-    return 1 / torch.linalg.vector_norm(x, dim=1, dtype=torch.float32).clamp_min(_SMALLEST)
+    """(B, N, C) to (B, C) float32 or wider: one over the length of each channel's row of pixels."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return 1 / torch.linalg.vector_norm(x, dim=1, dtype=wide).clamp_min(_SMALLEST)
 
 
 class GDFN(nn.Module):
@@ -108,13 +117,27 @@ class GDFN(nn.Module):
     def __init__(self, dim: int, expansion: float) -> None:
         super().__init__()
         hidden = int(dim * expansion)
+        self.idle = -hidden % _ALIGNED
         self.widen = Pointwise(dim, 2 * hidden)
         self.depthwise = depthwise(2 * hidden)
         self.project = Pointwise(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, value = self.depthwise(self.widen(x)).chunk(2, dim=1)
-        return self.project(F.gelu(gate) * value)
+        widen, depthwise, project = self._aligned()
+        wide = F.conv2d(pointwise(x, widen), depthwise, padding=1, groups=len(depthwise))
+        gate, value = wide.chunk(2, dim=1)
+        return pointwise(F.gelu(gate) * value, project)
+
+    def _aligned(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The weights with rows of zeros behind either half, that make it as wide as vectors and tensor cores like.
+
+        Width 48 has 127 hidden channels: with 128, gelu on a CPU takes an eighth of the time.
+        """
+        halves = [
+            rearrange(one.weight, "(half out) i h w -> half out i h w", half=2) for one in (self.widen, self.depthwise)
+        ]
+        widen, depthwise = (F.pad(one, (0, 0, 0, 0, 0, 0, 0, self.idle)).flatten(0, 1) for one in halves)
+        return widen, depthwise, F.pad(self.project.weight, (0, 0, 0, 0, 0, self.idle))
 
 
 class TransformerBlock(nn.Module):
@@ -145,7 +168,7 @@ class Prompt(nn.Module):
         self.smooth = full(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = self.weigh(x.mean(dim=(2, 3))).float().softmax(dim=1)
+        weights = self.weigh(x.mean(dim=(2, 3))).softmax(dim=1)
         prompt = torch.einsum("bi,ichw->bchw", weights.to(x.dtype), self.components)
         return self.smooth(F.interpolate(prompt, x.shape[2:], mode="bilinear", align_corners=False))
 

@@ -5,6 +5,7 @@ python jobs/bench.py cascade --photos DIR DIR --weights DIR          # against r
 python jobs/bench.py memory --rows 1000 20000                        # stays flat as the list grows
 python jobs/bench.py fetch                                           # against stock img2dataset
 python jobs/bench.py score --photos DIR --weights DIR                # the fused engine against pyiqa
+python jobs/bench.py train --peer DyNet --batch 2                    # a training step against the released code's
 
 Pictures come over HTTP from this process, so both sides of a ratio share the cores with the server. Seconds count
 from the start of a contender's process to its end, imports and Ray's start included.
@@ -102,6 +103,7 @@ def _bench(flags: argparse.Namespace) -> None:
         "fetch": _fetch,
         "score": _score,
         "stream": _stream,
+        "train": _train,
     }
     work = works[flags.command]
     with tempfile.TemporaryDirectory(prefix="million-ird-bench-") as scratch:
@@ -291,6 +293,22 @@ def _stream(flags: argparse.Namespace, scratch: Path) -> str:
     return "\n" + bench_stream.cold_start(store, open_store(flags.out, flags.endpoint_url), flags.endpoint_url, scratch)
 
 
+def _train(flags: argparse.Namespace, _scratch: Path) -> str:
+    from jobs import bench_train  # torch takes seconds to import, and the other commands need none of it
+
+    return bench_train.table(
+        bench_train.Setting(
+            peer=flags.peer,
+            depths=flags.depth,
+            batch=flags.batch,
+            crop=flags.crop,
+            width=flags.width,
+            rounds=flags.rounds,
+            compiled=flags.compile,
+        )
+    )
+
+
 def spread(files: Sequence[Path], limit: int | None) -> list[Path]:
     """At most `limit` files at even distances, the first and the last among them."""
     if limit is None or limit >= len(files):
@@ -389,7 +407,7 @@ def _parser() -> argparse.ArgumentParser:
         prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="{filter,cascade,memory,fetch,score,stream}"
+        dest="command", required=True, metavar="{filter,cascade,memory,fetch,score,stream,train}"
     )
     one = commands.add_parser("filter", help="throughput and peak memory next to a plain script")
     two = commands.add_parser("memory", help="peak memory as the list grows")
@@ -408,6 +426,14 @@ def _parser() -> argparse.ArgumentParser:
     six.add_argument("--seconds", type=float, default=5.0, help="a contender's turn, of three (default 5)")
     six.add_argument("--out", help="for a cold start too: an empty s3://bucket/prefix that takes 2 GB")
     six.add_argument("--endpoint-url", help="another S3 server than AWS's")
+    seven = commands.add_parser("train", help="a training step next to the released code's")
+    seven.add_argument("--peer", type=Path, help="a clone of akshaydudhane16/DyNet (default: this project alone)")
+    seven.add_argument("--depth", nargs="+", default=["S", "L"], help='"S", "L" or four numbers (default S L)')
+    seven.add_argument("--batch", type=int, default=2, help="crops a step (default 2; the paper has 32)")
+    seven.add_argument("--crop", type=int, default=128, help="pixels, height and width (default 128, the paper's)")
+    seven.add_argument("--width", type=int, default=48, help="channels of level 1 (default 48; the peer has no other)")
+    seven.add_argument("--rounds", type=int, default=5, help="steps timed of each contender, in turns (default 5)")
+    seven.add_argument("--compile", action="store_true", help="with torch.compile too: minutes before the first step")
     for command in (one, two, four, five):
         command.add_argument("--weights", type=Path, help="folder with the metrics' weights (else pyiqa's cache)")
     two.add_argument("--rows", type=int, nargs="+", default=[1000, 20000], help="list lengths, ascending")
