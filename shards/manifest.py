@@ -94,7 +94,7 @@ class Version:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """What one source gave: a line of the paper's Table S1, and what became of it. What was removed later is counted."""
+    """What one source gave, a line of the paper's Table S1, and what became of it. What was removed later counts."""
 
     pictures: int  # that were to be cut
     with_patches: int  # those of which at least one patch was cut
