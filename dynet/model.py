@@ -30,6 +30,7 @@ MULTIPLE: Final = 8  # of which height and width are: three levels halve them
 #: Channels of a prompt at width 48, and its side in pixels, by the level whose features it joins.
 PROMPTS: Final = {1: (32, 128), 2: (64, 64), 3: (128, 32), 4: (320, 16)}
 _RELEASED_WIDTH: Final = 48
+_PROGRAMS: Final = 64  # eight shapes of blocks, each with and without gradients, in float32 and bfloat16
 
 
 def depth_of(word: str | Sequence[int]) -> Depth:
@@ -165,6 +166,10 @@ class DyNet(nn.Module):
 
         A depth is then no new program, and the first step waits for eight small programs and not for a large one.
         """
+        from torch._dynamo import config as limits  # takes a second, and only those who compile need it
+
+        # all blocks are one function to it, and past eight programs of a function it would compile no more
+        limits.recompile_limit = max(limits.recompile_limit, _PROGRAMS)
         for module in self.modules():
             if isinstance(module, TransformerBlock):
                 module.compile(**options)

@@ -115,8 +115,9 @@ def test_blocks_computed_again_give_the_same_gradients() -> None:
         torch.testing.assert_close(one.grad, other.grad)
 
 
+@pytest.mark.slow
 def test_another_depth_compiles_nothing_again() -> None:
-    model = DyNet(NARROW)
+    model = DyNet(ModelConfig(width=8, refinement=1))
     before = model(_picture(), "L")
     model.compile_blocks(backend="eager")
     model(_picture(), "S")
