@@ -1,13 +1,13 @@
 """Milliseconds a training step: this project's network beside the released code's, on the same batch, in one process.
 
-A step is forward, L1, backward, Adam. In every round each contender has its turn, so that what else the machine does
+A step is forward, L1, backward, Adam; ours is that of `dynet.train`, with all it counts and checks. In every round each
+contender has its turn, so that what else the machine does
 hits all alike; the fastest round counts. On a CPU the time that the cores worked is given too: on a busy machine that
 is the steadier number. OMP_WAIT_POLICY=passive keeps waiting out of it.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
 import time
@@ -18,10 +18,12 @@ from typing import Final
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from dynet.cost import cost
+from dynet.data import Pair
 from dynet.model import DEPTHS, Depth, DyNet, ModelConfig, depth_name, depth_of
+from dynet.train import Settings, Trainer
 from jobs import terminal
 from jobs.terminal import ratio
 
@@ -64,9 +66,7 @@ class Contender:
     """A network that trains."""
 
     name: str
-    forward: Callable[[Tensor], Tensor]
-    optimizer: torch.optim.Optimizer
-    bfloat16: bool
+    step: Callable[[Pair], object]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,12 +88,13 @@ def table(setting: Setting) -> str:
 def _compared(setting: Setting, depth: Depth, device: torch.device) -> str:
     torch.manual_seed(0)
     shape = (setting.batch, 3, setting.crop, setting.crop)
-    pictures, targets = torch.rand(shape, device=device), torch.rand(shape, device=device)
+    pictures, targets = (torch.rand(shape, device=device).to(memory_format=torch.channels_last) for _ in range(2))
+    pair = Pair(degraded=pictures, clean=targets)
     contenders = _contenders(setting, depth, device)
     best: dict[str, Pace] = {}
     for number in range(setting.rounds + 1):
         for one in contenders:
-            pace = _timed(one, pictures, targets)
+            pace = _timed(one, pair)
             if number:  # the first step allocates, and compiles
                 best[one.name] = _fastest(best.get(one.name, pace), pace)
     forward = cost(ModelConfig(width=setting.width), depth, shape[2:]).total
@@ -127,20 +128,12 @@ def _fastest(one: Pace, other: Pace) -> Pace:
     return Pace(clock=min(one.clock, other.clock), cores=min(one.cores, other.cores))
 
 
-def _timed(one: Contender, pictures: Tensor, targets: Tensor) -> Pace:
-    _wait(pictures.device)
+def _timed(one: Contender, pair: Pair) -> Pace:
+    _wait(pair.clean.device)
     clock, cores = time.perf_counter(), time.process_time()
-    _step(one, pictures, targets)
-    _wait(pictures.device)
+    one.step(pair)
+    _wait(pair.clean.device)
     return Pace(clock=time.perf_counter() - clock, cores=time.process_time() - cores)
-
-
-def _step(one: Contender, pictures: Tensor, targets: Tensor) -> None:
-    one.optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(pictures.device.type, torch.bfloat16, enabled=one.bfloat16):
-        restored = one.forward(pictures)
-    F.l1_loss(restored.float(), targets).backward()
-    one.optimizer.step()
 
 
 def _wait(device: torch.device) -> None:
@@ -154,22 +147,25 @@ def _wait(device: torch.device) -> None:
 def _contenders(setting: Setting, depth: Depth, device: torch.device) -> list[Contender]:
     made = []
     if setting.peer is not None and depth in DEPTHS.values():
-        peer = _released(setting.peer, _PEERS[depth_name(depth)]).to(device)
-        made.append(_contender(RELEASED, peer, peer, False))
+        made.append(_peer(_released(setting.peer, _PEERS[depth_name(depth)]).to(device)))
     for compiled in (False, True)[: 1 + setting.compiled]:
-        model = DyNet(ModelConfig(width=setting.width)).to(device)
-        if compiled:
-            model.compile_blocks()
         word = ", compiled" if compiled else ""
-        forward = functools.partial(model, depth=depth)
-        for name in ("float32", "bfloat16"):
-            made.append(_contender(f"this project, {name}{word}", model, forward, name == "bfloat16"))
+        for precision, name in (("f32", "float32"), ("bf16", "bfloat16")):
+            settings = Settings(steps=1, depths=(depth_name(depth),), precision=precision, compile=compiled)
+            trainer = Trainer(DyNet(ModelConfig(width=setting.width)), settings, seed=0, device=device)
+            made.append(Contender(name=f"this project, {name}{word}", step=trainer.take_step))
     return made
 
 
-def _contender(name: str, model: nn.Module, forward: Callable[[Tensor], Tensor], bfloat16: bool) -> Contender:
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-    return Contender(name=name, forward=forward, optimizer=optimizer, bfloat16=bfloat16)
+def _peer(network: nn.Module) -> Contender:
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+
+    def step(pair: Pair) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        F.l1_loss(network(pair.degraded), pair.clean).backward()
+        optimizer.step()
+
+    return Contender(name=RELEASED, step=step)
 
 
 def _released(clone: Path, name: str) -> nn.Module:
