@@ -1,9 +1,9 @@
 """Milliseconds a training step: this project's network beside the released code's, on the same batch, in one process.
 
 A step is forward, L1, backward, Adam; ours is that of `dynet.train`, with all it counts and checks. In every round each
-contender has its turn, so that what else the machine does
-hits all alike; the fastest round counts. On a CPU the time that the cores worked is given too: on a busy machine that
-is the steadier number. OMP_WAIT_POLICY=passive keeps waiting out of it.
+contender has its turn, so that what else the machine does hits all alike; the fastest round counts. On a CPU the time
+that the cores worked is given too: on a busy machine that is the steadier number. OMP_WAIT_POLICY=passive keeps waiting
+out of it.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ def test_each_contender_has_a_row_and_a_ratio() -> None:
     assert lines[2].split()[-3] == "1.00"
 
 
+@pytest.mark.slow
 def test_the_released_code_comes_first_where_a_clone_is_given(tmp_path: Path) -> None:
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "DyNet_small.py").write_text(CLASS)

@@ -56,6 +56,7 @@ def test_a_run_says_how_it_goes_and_how_it_ended(made: str, tmp_path: Path, caps
         assert (tmp_path / name).is_file(), name
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_weights_of_a_file(made: str, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     assert command.main([made, "--out", str(tmp_path / "one"), *WORDS]) == 0

@@ -115,7 +115,7 @@ def test_the_second_run_has_nothing_to_do(made: LocalStore, undisturbed: LocalSt
     assert left(undisturbed) == before
 
 
-@pytest.mark.parametrize("stop", [4, 12, 20])
+@pytest.mark.parametrize("stop", [4, 12, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_run_that_was_stopped_leaves_the_same_to_the_bit(
     made: LocalStore, undisturbed: LocalStore, tmp_path: Path, stop: int
 ) -> None:
@@ -131,6 +131,7 @@ def test_a_run_that_was_stopped_leaves_the_same_to_the_bit(
     assert left(LocalStore(tmp_path)) == left(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_over_s3_leaves_the_same(undisturbed: LocalStore, s3_server: S3Server) -> None:
     store = open_store(s3_server.bucket("pretrain") + "/set", s3_server.endpoint_url)
     write_set(store, COUNTS, size=32)
