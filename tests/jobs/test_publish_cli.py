@@ -124,7 +124,7 @@ def served(published: LocalStore) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.mark.parametrize("over", ["folder", "http"])
+@pytest.mark.parametrize("over", ["folder", pytest.param("http", marks=pytest.mark.slow)])
 def test_the_cards_code_reads_every_sample(
     over: str, published: LocalStore, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -92,9 +92,8 @@ def theirs(metric: str, files: tuple[WeightFile, ...]) -> Iterator[float]:
         yield float(model(to_tensor(pixels, CPU)).item())
 
 
-@pytest.mark.parametrize(
-    "kind", [VGG, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (INCEPTION, SPAQ))], ids=lambda kind: kind[0]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [VGG, INCEPTION, SPAQ], ids=lambda kind: kind[0])
 def test_scores_are_pyiqas_and_neighbours_do_not_matter(kind: Kind, network: Callable[[Kind], Network]) -> None:
     metric, files = network(kind)
     scorer = Nima(metric, files)
