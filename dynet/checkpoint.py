@@ -74,16 +74,21 @@ def load(store: Store, step: int) -> dict[str, Any]:
 def newest(store: Store) -> dict[str, Any] | None:
     """The newest state that is whole, None where there is none at all. What is behind it is taken away.
 
-    Raises CheckpointError where there are some, and not one is whole.
+    Raises CheckpointError where there are some, and not one can be read. All of them then stay where they are: what is
+    amiss may be this machine, its memory or its version of torch.
     """
-    found = steps(store)
-    for step in reversed(found):
+    damaged: list[int] = []
+    for step in reversed(steps(store)):
         try:
-            return load(store, step)
+            state = load(store, step)
         except CheckpointError as error:
             _log.warning("%s: going on from the one before", error)
-            drop(store, step)
-    if found:
+            damaged.append(step)
+            continue
+        for behind in damaged:
+            drop(store, behind)
+        return state
+    if damaged:
         raise CheckpointError(f"not one checkpoint in {store.root}/{FOLDER} is whole: give another --out to begin anew")
     return None
 
