@@ -87,11 +87,10 @@ def train(trainer: Trainer, batches: Batches, run: Run, watch: Watch) -> Progres
 
 def _resume(trainer: Trainer, batches: Batches, run: Run) -> None:
     state = _newest(run)
-    if state is None:
-        return
-    check_about(state, run.about, run.out.root)
-    trainer.load_state_dict(state["trainer"])
-    batches.load_state_dict(state["stream"])
+    if state is not None:
+        check_about(state, run.about, run.out.root)
+        trainer.load_state_dict(state["trainer"])
+        batches.load_state_dict(state["stream"])
     if run.rank == 0:
         curve.cut(run.out, trainer.step)
 

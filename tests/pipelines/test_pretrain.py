@@ -131,6 +131,23 @@ def test_a_run_that_was_stopped_leaves_the_same_to_the_bit(
     assert left(LocalStore(tmp_path)) == left(undisturbed)
 
 
+def test_a_curve_without_its_checkpoint_is_taken_away(
+    made: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the two, before there was any checkpoint, and begun anew with another interval."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(checkpoint, "save", killed)
+        pretrain(job(made, tmp_path), silent)
+    assert len(list(LocalStore(tmp_path).list("curve/"))) == 1
+    settings = dataclasses.replace(RECIPE.settings, steps=4)
+    pretrain(job(made, tmp_path, recipe=dataclasses.replace(RECIPE, settings=settings)), silent)
+    assert curve.read(LocalStore(tmp_path))["step"].to_pylist() == [1, 2, 3, 4]
+
+
 def test_a_run_over_s3_leaves_the_same(undisturbed: LocalStore, s3_server: S3Server) -> None:
     store = open_store(s3_server.bucket("pretrain") + "/set", s3_server.endpoint_url)
     write_set(store, COUNTS, size=32)
