@@ -61,10 +61,12 @@ class Settings:
             raise ValueError(f"steps is {self.steps} and accumulate {self.accumulate}: give at least 1")
         if not self.depths:
             raise ValueError("no depth to train: give S, L or four numbers such as 3,4,4,6")
-        for word in self.depths:
-            depth_of(word)
+        # one name for each, which a checkpoint, the curve and the validation have in common
+        object.__setattr__(self, "depths", tuple(depth_name(depth_of(word)) for word in self.depths))
         if not 0 < self.lr < 1:
             raise ValueError(f"lr is {self.lr}: give a number between 0 and 1, such as 1e-4")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas is {self.betas}: give two numbers from 0 to below 1, such as 0.9 and 0.999")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is '{self.precision}': give {', '.join(PRECISIONS)}")
         if not (0 <= self.ema < 1 and self.teach >= 0):

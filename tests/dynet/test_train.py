@@ -45,6 +45,10 @@ def test_depths_are_drawn_by_seed_and_step_alone_and_evenly() -> None:
     assert 160 < counts[(2, 3, 3, 4)] < 240
 
 
+def test_a_depth_has_one_name_however_it_is_written() -> None:
+    assert Settings(steps=1, depths=("2,3,3,4", "3, 4,4,6")).depths == ("S", "3,4,4,6")
+
+
 def test_between_draws_every_count_of_every_level() -> None:
     settings = Settings(steps=1, between=True)
     drawn = [settings.depth_at(7, step) for step in range(600)]
@@ -180,6 +184,7 @@ def test_the_state_of_another_network_is_refused() -> None:
         ({"depths": ("2,3,3",)}, "depth"),
         ({"depths": ("2,3,3,99",)}, "depth"),
         ({"lr": 0.0}, "lr"),
+        ({"betas": (0.9, 1.0)}, "betas"),
         ({"precision": "f8"}, "precision"),
         ({"ema": 1.0}, "ema"),
         ({"teach": -1.0}, "teach"),

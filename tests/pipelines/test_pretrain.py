@@ -285,6 +285,18 @@ def test_single_values_can_be_changed() -> None:
         ("batch=-1", "batch"),
         ("every.keep=0", "every.keep"),
         ("valid=0", "valid"),
+        ("settings.steps=1e6", "steps is 1000000.0, and not int"),
+        ("settings.compile=maybe", "compile is 'maybe', and not bool"),
+        ("settings.depths=L", "depths is 'L', and not tuple"),
+        ('settings.depths=["S", [3, 4, 4, 6]]', "wrong kind"),
+        ("settings.betas=0.9", "wrong kind"),
+        ("settings.betas=[0.9, 1]", "betas"),
+        ("settings.teach=Infinity", "wrong kind"),
+        ("seed=x", "wrong kind"),
+        ("held_out=0", "wrong kind"),
+        ("model.prompts=everywhere", "wrong kind"),
+        ("model.unshared=[4, 6, 6, 8]", r'give settings.depths=\["L"\]'),
+        ("crop=6", "SSIM takes 7 pixels"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused(word: str, said: str) -> None:
