@@ -23,6 +23,11 @@ from shards.store import Store
 
 FOLDER: Final = "checkpoints/"
 _COMMIT: Final = re.compile(re.escape(FOLDER) + r"step-(\d{9,})\.json")
+#: What `torch.load` raises for bytes that aren't a checkpoint; the last four for some that nearly are.
+UNREADABLE: Final = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError),
+    *(LookupError, TypeError, AttributeError, AssertionError),
+)
 _log = logging.getLogger(__name__)
 
 
@@ -100,7 +105,7 @@ def loaded(data: bytes, origin: str) -> dict[str, Any]:
     """
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except UNREADABLE as error:
         cause = str(error).partition("\n")[0]
         raise CheckpointError(f"{origin} is no checkpoint of tensors and plain values: {cause}") from error
     if not isinstance(state, dict):
