@@ -168,6 +168,13 @@ def test_progress_tells_losses_pace_and_quality(made: LocalStore, tmp_path: Path
     assert 0 < told[0].seconds_left < 600
 
 
+def test_depths_between_are_told_as_one(made: LocalStore, tmp_path: Path) -> None:
+    settings = dataclasses.replace(RECIPE.settings, depths=("1,1,1,1", "2,2,2,2"), between=True, steps=20)
+    last = pretrain(job(made, tmp_path, recipe=dataclasses.replace(RECIPE, settings=settings)), silent)
+    assert "between" in last.losses and set(last.losses) <= {"1,1,1,1", "2,2,2,2", "between"}
+    assert len(curve.by_depth(curve.read(LocalStore(tmp_path)))) > 3
+
+
 def test_without_held_out_shards_all_are_trained_on(made: LocalStore, tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, held_out=(), settings=dataclasses.replace(RECIPE.settings, steps=2))
     assert not pretrain(job(made, tmp_path, recipe=recipe), silent).qualities
