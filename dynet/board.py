@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from dynet.model import DEPTHS
 from dynet.progress import Progress
 
 
@@ -18,7 +17,7 @@ class Board:
     def scalars(self, now: Progress) -> None:
         """The numbers of a progress line."""
         for depth, loss in now.losses.items():
-            self._writer.add_scalar(f"loss/{_group(depth)}", loss, now.step)
+            self._writer.add_scalar(f"loss/{depth}", loss, now.step)
         for depth, quality in now.qualities.items():
             self._writer.add_scalar(f"psnr/{depth}", quality.psnr, now.step)
             self._writer.add_scalar(f"ssim/{depth}", quality.ssim, now.step)
@@ -35,8 +34,3 @@ class Board:
     def close(self) -> None:
         """Flushes what is not yet on the disk."""
         self._writer.close()
-
-
-def _group(depth: str) -> str:
-    """The many depths between the named ones are one line."""
-    return depth if depth in DEPTHS else "between"

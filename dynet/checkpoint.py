@@ -23,6 +23,11 @@ from shards.store import Store
 
 FOLDER: Final = "checkpoints/"
 _COMMIT: Final = re.compile(re.escape(FOLDER) + r"step-(\d{9,})\.json")
+#: What `torch.load` raises for bytes that aren't a checkpoint; the last four for some that nearly are.
+UNREADABLE: Final = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError),
+    *(LookupError, TypeError, AttributeError, AssertionError),
+)
 _log = logging.getLogger(__name__)
 
 
@@ -74,16 +79,21 @@ def load(store: Store, step: int) -> dict[str, Any]:
 def newest(store: Store) -> dict[str, Any] | None:
     """The newest state that is whole, None where there is none at all. What is behind it is taken away.
 
-    Raises CheckpointError where there are some, and not one is whole.
+    Raises CheckpointError where there are some, and not one can be read. All of them then stay where they are: what is
+    amiss may be this machine, its memory or its version of torch.
     """
-    found = steps(store)
-    for step in reversed(found):
+    damaged: list[int] = []
+    for step in reversed(steps(store)):
         try:
-            return load(store, step)
+            state = load(store, step)
         except CheckpointError as error:
             _log.warning("%s: going on from the one before", error)
-            drop(store, step)
-    if found:
+            damaged.append(step)
+            continue
+        for behind in damaged:
+            drop(store, behind)
+        return state
+    if damaged:
         raise CheckpointError(f"not one checkpoint in {store.root}/{FOLDER} is whole: give another --out to begin anew")
     return None
 
@@ -95,7 +105,7 @@ def loaded(data: bytes, origin: str) -> dict[str, Any]:
     """
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except UNREADABLE as error:
         cause = str(error).partition("\n")[0]
         raise CheckpointError(f"{origin} is no checkpoint of tensors and plain values: {cause}") from error
     if not isinstance(state, dict):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -24,12 +26,21 @@ def read(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     state = checkpoint.loaded(data, str(path))
     if "trainer" not in state:
         return upstream.read(data)
+    try:
+        return _of_a_run(state)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no checkpoint of a run: it lacks what one has ({error})") from error
+
+
+def _of_a_run(state: Mapping[str, Any]) -> tuple[ModelConfig, dict[str, Tensor]]:
     trainer = state["trainer"]
-    weights = trainer["model"]
+    weights = dict(trainer["model"])
     if trainer["average"] is not None:
         named = trainer["average"].items()
         weights = {name.removeprefix(_MODULE): value for name, value in named if name.startswith(_MODULE)}
-    return ModelConfig.from_dict(state["config"]), dict(weights)
+    if not all(isinstance(value, Tensor) for value in weights.values()):
+        raise TypeError("its weights are no tensors")
+    return ModelConfig.from_dict(state["config"]), weights
 
 
 def network(path: Path) -> DyNet:

@@ -87,11 +87,10 @@ def train(trainer: Trainer, batches: Batches, run: Run, watch: Watch) -> Progres
 
 def _resume(trainer: Trainer, batches: Batches, run: Run) -> None:
     state = _newest(run)
-    if state is None:
-        return
-    check_about(state, run.about, run.out.root)
-    trainer.load_state_dict(state["trainer"])
-    batches.load_state_dict(state["stream"])
+    if state is not None:
+        check_about(state, run.about, run.out.root)
+        trainer.load_state_dict(state["trainer"])
+        batches.load_state_dict(state["stream"])
     if run.rank == 0:
         curve.cut(run.out, trainer.step)
 
@@ -129,7 +128,7 @@ class _Loop:
     def __init__(self, trainer: Trainer, batches: Batches, run: Run, watch: Watch) -> None:
         self._trainer, self._batches, self._run, self._watch = trainer, batches, run, watch
         self._points: list[curve.Point] = []
-        self._meter = Meter(run.batch)
+        self._meter = Meter(run.batch, trainer.settings.depths)
         self._board = Board(run.board, trainer.step) if run.board and run.rank == 0 else None
         self._last = self._meter.progress(trainer, {})
 
@@ -153,9 +152,9 @@ class _Loop:
         return self._last
 
     def _take_down(self, outcome: Outcome, samples: int) -> None:
-        self._points.append(curve.Point(**asdict(outcome), samples=samples))
         if self._run.rank:
             return
+        self._points.append(curve.Point(**asdict(outcome), samples=samples))
         every = self._run.every
         qualities = self._validated() if self._due(every.validate) and self._run.held_out else {}
         if self._due(every.pictures) and self._run.held_out:
@@ -209,7 +208,9 @@ class _Loop:
         )
         hashes = [int.from_bytes(hashlib.blake2b(one.encode(), digest_size=8).digest(), "little") for one in told]
         mine = sum(hashes) % (1 << 64)
-        total = torch.tensor(mine - (1 << 64) if mine >> 63 else mine, dtype=torch.int64, device=self._trainer.device)
-        if self._run.world > 1:
-            torch.distributed.all_reduce(total)
+        mine -= (mine >> 63) << 64  # int64, which wraps as the sum over ranks does
+        if self._run.world == 1:
+            return mine
+        total = torch.tensor(mine, device=self._trainer.device)
+        torch.distributed.all_reduce(total)
         return int(total)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,12 +13,14 @@ import torch
 from dynet.train import Outcome, Trainer
 from dynet.validate import Quality
 
+BETWEEN: Final = "between"  # hundreds of depths, of which each has its turn too seldom for a mean of its own
 _RECENT: Final = 50  # steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """A line of a run. `losses`: per depth. `waits`: share of the time without a batch."""
+    """A line of a run. `losses`: per depth that was asked for, those between them as one. `waits`: share of the time
+    without a batch."""
 
     step: int
     steps: int
@@ -38,10 +40,10 @@ class Progress:
 
 
 class Meter:
-    """Takes every step down and tells `Progress`."""
+    """Takes every step down and tells `Progress`. `depths`: those that were asked for, by name."""
 
-    def __init__(self, batch: int) -> None:
-        self._batch = batch
+    def __init__(self, batch: int, depths: Sequence[str]) -> None:
+        self._batch, self._depths = batch, depths
         self._losses: dict[str, deque[float]] = {}
         self._times: deque[tuple[float, float]] = deque(maxlen=_RECENT)
         self._norm = 0.0
@@ -51,7 +53,8 @@ class Meter:
         self._times.append((seconds, waited))
         self._norm = outcome.norm
         if outcome.taken:
-            self._losses.setdefault(outcome.depth, deque(maxlen=_RECENT)).append(outcome.loss)
+            depth = outcome.depth if outcome.depth in self._depths else BETWEEN
+            self._losses.setdefault(depth, deque(maxlen=_RECENT)).append(outcome.loss)
 
     def progress(self, trainer: Trainer, qualities: Mapping[str, Quality]) -> Progress:
         """Now."""

@@ -11,7 +11,6 @@ Axes: B pictures of a rank, H and W pixels.
 
 from __future__ import annotations
 
-import copy
 import statistics
 from collections import deque
 from collections.abc import Mapping
@@ -61,10 +60,12 @@ class Settings:
             raise ValueError(f"steps is {self.steps} and accumulate {self.accumulate}: give at least 1")
         if not self.depths:
             raise ValueError("no depth to train: give S, L or four numbers such as 3,4,4,6")
-        for word in self.depths:
-            depth_of(word)
+        # one name for each, which a checkpoint, the curve and the validation have in common
+        object.__setattr__(self, "depths", tuple(depth_name(depth_of(word)) for word in self.depths))
         if not 0 < self.lr < 1:
             raise ValueError(f"lr is {self.lr}: give a number between 0 and 1, such as 1e-4")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas is {self.betas}: give two numbers from 0 to below 1, such as 0.9 and 0.999")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is '{self.precision}': give {', '.join(PRECISIONS)}")
         if not (0 <= self.ema < 1 and self.teach >= 0):
@@ -139,9 +140,11 @@ class Trainer:
         Raises Diverged, ValueError for a batch that `accumulate` doesn't divide.
         """
         depth = self.settings.depth_at(self._seed, self.step)
-        loss = self._backward(pair, depth)
+        mean = self._backward(pair, depth)
         self._scaler.unscale_(self._optimizer)
-        norm = float(nn.utils.get_total_norm([one.grad for one in self.model.parameters() if one.grad is not None]))
+        gradients = [one.grad for one in self.model.parameters() if one.grad is not None]
+        # waits for the device: once a step
+        loss, norm = torch.stack([mean, nn.utils.get_total_norm(gradients)]).tolist()
         taken = self._is_sound(depth_name(depth), loss, norm)
         if taken:
             self._scaler.step(self._optimizer)
@@ -154,8 +157,8 @@ class Trainer:
         self._count(taken, loss, norm)
         return Outcome(step=self.step, depth=depth_name(depth), loss=loss, norm=norm, taken=taken)
 
-    def _backward(self, pair: Pair, depth: Depth) -> float:
-        """Gradients of the mean L1 over all ranks; gives that mean."""
+    def _backward(self, pair: Pair, depth: Depth) -> torch.Tensor:
+        """Gradients of the mean L1 over all ranks; gives that mean, () float32 on the device."""
         parts = self.settings.accumulate
         if len(pair.clean) % parts:
             raise ValueError(f"a rank's batch of {len(pair.clean)} can't be cut into {parts} parts: change accumulate")
@@ -169,7 +172,7 @@ class Trainer:
         if self._world > 1:
             torch.distributed.all_reduce(whole)
             whole /= self._world
-        return float(whole)  # waits for the device: once a step
+        return whole
 
     def _loss(self, degraded: torch.Tensor, clean: torch.Tensor, depth: Depth, seen: torch.Tensor) -> torch.Tensor:
         """What is minimised; the L1 to the clean picture is added to `seen`."""
@@ -253,7 +256,7 @@ def check_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None
 
 
 def _average(model: DyNet, decay: float) -> AveragedModel:
-    return AveragedModel(copy.deepcopy(model), multi_avg_fn=get_ema_multi_avg_fn(decay))
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
 def _is_finite(value: float) -> bool:

@@ -8,7 +8,6 @@ these are dropped when read and written as zeros, so that the released code take
 from __future__ import annotations
 
 import io
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from dynet.checkpoint import UNREADABLE
 from dynet.model import DyNet, ModelConfig, dynet, promptir
 
 Weights = dict[str, Tensor]
@@ -132,7 +132,7 @@ def _loaded(source: str | Path | bytes) -> object:
     name = "these bytes" if isinstance(source, bytes) else str(source)
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except UNREADABLE as error:
         foreign = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
         if foreign is None:
             raise ValueError(f"{name}: no whole PyTorch checkpoint; load it again") from error

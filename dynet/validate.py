@@ -70,8 +70,9 @@ def _restored(
     try:
         for batch in batches:
             one = pair(batch, device)
-            with torch.inference_mode(), context():
-                yield one, {depth: _pixels(model(one.degraded, depth)) for depth in depths}
+            with torch.inference_mode(), context():  # left before the caller goes on
+                restored = {depth: _pixels(model(one.degraded, depth)) for depth in depths}
+            yield one, restored
     finally:
         model.train(was_training)
 

@@ -23,9 +23,9 @@ from dynet.progress import Progress
 from dynet.train import Diverged, check_weights
 from jobs import terminal
 from pipelines import pretrain_recipes
-from pipelines.pretrain import PretrainJob, pretrain
+from pipelines.pretrain import BOARD, PretrainJob, pretrain
 from pipelines.pretrain_recipes import PretrainRecipe
-from shards.store import LocalStore
+from shards.store import LocalStore, Store
 from shards.stream import StreamError
 
 PROGRAM = "dynet-pretrain"
@@ -50,7 +50,7 @@ def _pretrain(flags: argparse.Namespace) -> None:
         workers=flags.workers,
         device=flags.device or ("cuda" if torch.cuda.is_available() else "cpu"),
         weights=_weights(flags.weights, recipe) if flags.weights else None,
-        board=flags.logs or (f"{out.root}/tensorboard" if isinstance(out, LocalStore) else ""),
+        board=_board(flags.logs, out),
     )
     begun = time.monotonic()
     try:
@@ -63,7 +63,7 @@ def _pretrain(flags: argparse.Namespace) -> None:
 
 def note(now: Progress) -> str:
     """What a progress line says beside the steps."""
-    losses = ", ".join(f"{depth} {loss:.4f}" for depth, loss in now.losses.items() if depth in ("S", "L"))
+    losses = ", ".join(f"{depth} {loss:.4f}" for depth, loss in now.losses.items())
     parts = [losses, f"{terminal.shown(now.per_second)} samples/s", f"{100 * now.waits:.0f} % waiting"]
     parts += [f"{terminal.scaled(now.memory)}B"]
     if now.qualities:
@@ -73,6 +73,13 @@ def note(now: Progress) -> str:
     if not sys.stderr.isatty() and now.step < now.steps:  # a terminal's bar has it
         parts.append(f"{terminal.duration(now.seconds_left)} left")
     return "; ".join(part for part in parts if part)
+
+
+def _board(folder: Path | None, out: Store) -> str:
+    """A relative folder is taken from here: ranks run in folders of their own."""
+    if folder is None:
+        return f"{out.root}/{BOARD}" if isinstance(out, LocalStore) else ""
+    return str(folder.absolute())
 
 
 def _weights(path: Path, recipe: PretrainRecipe) -> dict[str, torch.Tensor]:
@@ -122,7 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help="a checkpoint to begin with, ours or a released one"
     )
-    parser.add_argument("--logs", metavar="DIR", help="folder of TensorBoard's files; default: in --out, if a folder")
+    parser.add_argument(
+        "--logs", type=Path, metavar="DIR", help="folder of TensorBoard's files; default: in --out, if a folder"
+    )
     parser.add_argument("--endpoint-url", help="another S3 server than AWS's")
     return parser
 

@@ -6,14 +6,16 @@ Stands beside `pipelines.recipes`, which has those of curation and needs no torc
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from dynet.degrade import Degradation
 from dynet.loop import Every
-from dynet.model import ModelConfig
+from dynet.metrics import WINDOW
+from dynet.model import ModelConfig, depth_name, depth_of
 from dynet.train import Settings
 from shards.order import DEFAULT_WINDOW
 from shards.sequence import Plan
@@ -44,6 +46,13 @@ class PretrainRecipe:
         if self.batch < 1 or self.batch % self.settings.accumulate:
             raise ValueError(
                 f"a batch of {self.batch} can't be cut into {self.settings.accumulate} parts: give a multiple of it"
+            )
+        if self.held_out and self.crop < WINDOW:
+            raise ValueError(f"crop is {self.crop}: SSIM takes {WINDOW} pixels, so give as many, or held_out=[]")
+        only = self.model.unshared
+        if only and any(depth_of(word) != only for word in self.settings.depths):
+            raise ValueError(
+                f"blocks of model.unshared have one depth: give settings.depths={json.dumps([depth_name(only)])}"
             )
 
     @property
@@ -153,7 +162,26 @@ def _made(kind: Any, entry: Mapping[str, Any], what: str) -> Any:
     if unknown := sorted(set(entry) - set(known)):
         raise ValueError(f"{what} has no field {', '.join(unknown)}: it knows {', '.join(known)}")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
+    kinds = get_type_hints(kind)
+    for name, value in values.items():
+        if not _fits(value, kinds[name]):
+            raise ValueError(f"{what}: a value of the wrong kind ({name} is {value!r}, and not {known[name].type})")
     try:
         return kind(**values)
     except TypeError as error:
         raise ValueError(f"{what}: a value of the wrong kind ({error})") from error
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a field that is annotated with `kind` can have it; a number must be finite."""
+    parts = get_args(kind)
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if get_origin(kind) is tuple:
+        of = parts[:1] * len(value) if isinstance(value, tuple) and parts[-1] is ... else parts
+        return isinstance(value, tuple) and len(value) == len(of) and all(map(_fits, value, of))
+    if get_origin(kind) is Literal:
+        return value in parts
+    if parts:
+        return any(_fits(value, part) for part in parts)
+    return type(value) is kind

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import random
 from collections import OrderedDict
 from pathlib import Path
 
@@ -69,10 +70,13 @@ def test_a_damaged_one_is_passed_over_and_said(harm: str, tmp_path: Path, caplog
 
 def test_where_not_one_is_whole_nothing_begins_anew(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
-    checkpoint.save(store, 5, state(5), keep=3)
-    store.write(checkpoint.name_of(5), b"")
-    with pytest.raises(CheckpointError, match="give another --out"):
-        checkpoint.newest(store)
+    for step in (5, 6):
+        checkpoint.save(store, step, state(step), keep=3)
+        store.write(checkpoint.name_of(step), b"")
+    for _ in range(2):  # the next attempt hears the same: nothing was taken away
+        with pytest.raises(CheckpointError, match="give another --out"):
+            checkpoint.newest(store)
+    assert checkpoint.steps(store) == [5, 6]
 
 
 class Hostile:
@@ -87,6 +91,23 @@ def test_a_file_that_would_run_code_is_refused(capsys: pytest.CaptureFixture[str
         with pytest.raises(CheckpointError, match=r"^given\.ckpt is no checkpoint"):
             checkpoint.loaded(data, "given.ckpt")
     assert "code ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_bytes_that_are_nearly_a_checkpoint_are_refused_or_read(zipped: bool) -> None:
+    sink = io.BytesIO()
+    torch.save(state(1), sink, _use_new_zipfile_serialization=zipped)
+    draw, refused = random.Random(3), 0
+    for _ in range(1000):
+        data = bytearray(sink.getvalue())
+        for _ in range(draw.randint(1, 4)):
+            data[draw.randrange(len(data))] = draw.randrange(256)
+        try:
+            checkpoint.loaded(bytes(data), "given.ckpt")
+        except CheckpointError:
+            refused += 1
+    assert refused > 100
 
 
 def test_a_tensor_alone_is_no_checkpoint() -> None:

@@ -45,6 +45,10 @@ def test_depths_are_drawn_by_seed_and_step_alone_and_evenly() -> None:
     assert 160 < counts[(2, 3, 3, 4)] < 240
 
 
+def test_a_depth_has_one_name_however_it_is_written() -> None:
+    assert Settings(steps=1, depths=("2,3,3,4", "3, 4,4,6")).depths == ("S", "3,4,4,6")
+
+
 def test_between_draws_every_count_of_every_level() -> None:
     settings = Settings(steps=1, between=True)
     drawn = [settings.depth_at(7, step) for step in range(600)]
@@ -66,7 +70,18 @@ def test_the_loss_falls_for_both_depths() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"ema": 0.9}, {"teach": 0.5}, {"between": True}, {"precision": "bf16"}], ids=str
+    "changes",
+    [
+        {},
+        {"ema": 0.9},
+        {"teach": 0.5},
+        {"between": True},
+        {"accumulate": 2},
+        {"precision": "bf16"},
+        {"precision": "f16"},
+        {"ema": 0.9, "teach": 0.5, "accumulate": 2, "precision": "f16"},
+    ],
+    ids=str,
 )
 def test_a_run_that_goes_on_from_a_state_equals_one_that_was_not_stopped(changes: dict[str, Any]) -> None:
     batches = pairs(6)
@@ -78,10 +93,18 @@ def test_a_run_that_goes_on_from_a_state_equals_one_that_was_not_stopped(changes
     assert digest(after.state_dict()) == digest(whole.state_dict())
 
 
-def test_half_precision_scales_its_loss_and_the_scale_is_in_the_state() -> None:
-    one = trainer(precision="f16")
-    one.take_step(pairs(1)[0])
-    assert one.state_dict()["scaler"]["scale"] > 0
+def test_a_scale_that_is_too_high_costs_steps_and_is_halved_until_it_fits() -> None:
+    one, [pair] = trainer(precision="f16"), pairs(1)
+    state = one.state_dict()
+    state["scaler"]["scale"] = highest = 2.0**30
+    one.load_state_dict(state)
+    before = digest(dict(one.model.state_dict()))
+    assert not one.take_step(pair).taken
+    assert digest(dict(one.model.state_dict())) == before
+    while not one.take_step(pair).taken:
+        pass
+    assert one.skipped >= 1 and digest(dict(one.model.state_dict())) != before
+    assert one.state_dict()["scaler"]["scale"] == highest / 2**one.skipped
 
 
 def test_a_batch_in_parts_has_the_gradient_of_the_whole() -> None:
@@ -180,6 +203,7 @@ def test_the_state_of_another_network_is_refused() -> None:
         ({"depths": ("2,3,3",)}, "depth"),
         ({"depths": ("2,3,3,99",)}, "depth"),
         ({"lr": 0.0}, "lr"),
+        ({"betas": (0.9, 1.0)}, "betas"),
         ({"precision": "f8"}, "precision"),
         ({"ema": 1.0}, "ema"),
         ({"teach": -1.0}, "teach"),

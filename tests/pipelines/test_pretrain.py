@@ -131,6 +131,23 @@ def test_a_run_that_was_stopped_leaves_the_same_to_the_bit(
     assert left(LocalStore(tmp_path)) == left(undisturbed)
 
 
+def test_a_curve_without_its_checkpoint_is_taken_away(
+    made: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the two, before there was any checkpoint, and begun anew with another interval."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(checkpoint, "save", killed)
+        pretrain(job(made, tmp_path), silent)
+    assert len(list(LocalStore(tmp_path).list("curve/"))) == 1
+    settings = dataclasses.replace(RECIPE.settings, steps=4)
+    pretrain(job(made, tmp_path, recipe=dataclasses.replace(RECIPE, settings=settings)), silent)
+    assert curve.read(LocalStore(tmp_path))["step"].to_pylist() == [1, 2, 3, 4]
+
+
 @pytest.mark.slow
 def test_a_run_over_s3_leaves_the_same(undisturbed: LocalStore, s3_server: S3Server) -> None:
     store = open_store(s3_server.bucket("pretrain") + "/set", s3_server.endpoint_url)
@@ -150,6 +167,13 @@ def test_progress_tells_losses_pace_and_quality(made: LocalStore, tmp_path: Path
     assert set(last.qualities) == {"input", "1,1,1,1", "1,2,2,2"}
     assert last.per_second > 0 and 0 <= last.waits < 1 and last.memory > 10**8 and last.skipped == 0
     assert 0 < told[0].seconds_left < 600
+
+
+def test_depths_between_are_told_as_one(made: LocalStore, tmp_path: Path) -> None:
+    settings = dataclasses.replace(RECIPE.settings, depths=("1,1,1,1", "2,2,2,2"), between=True, steps=20)
+    last = pretrain(job(made, tmp_path, recipe=dataclasses.replace(RECIPE, settings=settings)), silent)
+    assert "between" in last.losses and set(last.losses) <= {"1,1,1,1", "2,2,2,2", "between"}
+    assert len(curve.by_depth(curve.read(LocalStore(tmp_path)))) > 3
 
 
 def test_without_held_out_shards_all_are_trained_on(made: LocalStore, tmp_path: Path) -> None:
@@ -269,6 +293,18 @@ def test_single_values_can_be_changed() -> None:
         ("batch=-1", "batch"),
         ("every.keep=0", "every.keep"),
         ("valid=0", "valid"),
+        ("settings.steps=1e6", "steps is 1000000.0, and not int"),
+        ("settings.compile=maybe", "compile is 'maybe', and not bool"),
+        ("settings.depths=L", "depths is 'L', and not tuple"),
+        ('settings.depths=["S", [3, 4, 4, 6]]', "wrong kind"),
+        ("settings.betas=0.9", "wrong kind"),
+        ("settings.betas=[0.9, 1]", "betas"),
+        ("settings.teach=Infinity", "wrong kind"),
+        ("seed=x", "wrong kind"),
+        ("held_out=0", "wrong kind"),
+        ("model.prompts=everywhere", "wrong kind"),
+        ("model.unshared=[4, 6, 6, 8]", r'give settings.depths=\["L"\]'),
+        ("crop=6", "SSIM takes 7 pixels"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused(word: str, said: str) -> None:
