@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from dynet.model import DEPTHS
+from dynet.model import depth_name, depth_of
 from dynet.progress import Progress
 
 
 class Board:
-    """Event files in `folder`. What an earlier run wrote there behind `step` is hidden."""
+    """Event files in `folder`. What an earlier run wrote there behind `step` is hidden.
 
-    def __init__(self, folder: str, step: int) -> None:
+    Each of `depths` has a loss of its own; the many that lie between them share one line, their mean.
+    """
+
+    def __init__(self, folder: str, step: int, depths: Iterable[str]) -> None:
+        self._depths = {depth_name(depth_of(word)) for word in depths}
         self._writer = SummaryWriter(folder, purge_step=step + 1)
 
     def scalars(self, now: Progress) -> None:
         """The numbers of a progress line."""
         for depth, loss in now.losses.items():
-            self._writer.add_scalar(f"loss/{_group(depth)}", loss, now.step)
+            if depth in self._depths:
+                self._writer.add_scalar(f"loss/{depth}", loss, now.step)
+        if between := [loss for depth, loss in now.losses.items() if depth not in self._depths]:
+            self._writer.add_scalar("loss/between", sum(between) / len(between), now.step)
         for depth, quality in now.qualities.items():
             self._writer.add_scalar(f"psnr/{depth}", quality.psnr, now.step)
             self._writer.add_scalar(f"ssim/{depth}", quality.ssim, now.step)
@@ -35,8 +44,3 @@ class Board:
     def close(self) -> None:
         """Flushes what is not yet on the disk."""
         self._writer.close()
-
-
-def _group(depth: str) -> str:
-    """The many depths between the named ones are one line."""
-    return depth if depth in DEPTHS else "between"

@@ -130,7 +130,7 @@ class _Loop:
         self._trainer, self._batches, self._run, self._watch = trainer, batches, run, watch
         self._points: list[curve.Point] = []
         self._meter = Meter(run.batch)
-        self._board = Board(run.board, trainer.step) if run.board and run.rank == 0 else None
+        self._board = Board(run.board, trainer.step, trainer.settings.depths) if run.board and run.rank == 0 else None
         self._last = self._meter.progress(trainer, {})
 
     def epoch(self) -> None:
