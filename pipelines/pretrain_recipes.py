@@ -9,10 +9,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from types import UnionType
+from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 from dynet.degrade import Degradation
 from dynet.loop import Every
+from dynet.metrics import WINDOW
 from dynet.model import ModelConfig
 from dynet.train import Settings
 from shards.order import DEFAULT_WINDOW
@@ -41,6 +43,8 @@ class PretrainRecipe:
     def __post_init__(self) -> None:
         if self.valid < 1:
             raise ValueError(f"valid is {self.valid}: give at least 1 sample, or held_out=[] for no validation")
+        if self.held_out and self.crop < WINDOW:
+            raise ValueError(f"crop is {self.crop}: give at least {WINDOW}, or held_out=[] for no validation")
         if self.batch < 1 or self.batch % self.settings.accumulate:
             raise ValueError(
                 f"a batch of {self.batch} can't be cut into {self.settings.accumulate} parts: give a multiple of it"
@@ -147,12 +151,34 @@ def _names(entry: Mapping[str, Any], before: str = "") -> Iterable[str]:
             yield before + name
 
 
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a plain value is of this annotation: a whole number is also a float, and true is no number."""
+    if get_origin(kind) in (Union, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    if get_origin(kind) is Literal:  # which words there are, the part itself says
+        return isinstance(value, str)
+    if get_origin(kind) is tuple:
+        parts = get_args(kind)
+        if not isinstance(value, tuple):
+            return False
+        if parts[-1] is Ellipsis:
+            return all(_fits(one, parts[0]) for one in value)
+        return len(value) == len(parts) and all(map(_fits, value, parts))
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
 def _made(kind: Any, entry: Mapping[str, Any], what: str) -> Any:
     """`kind` from plain values, its lists as tuples. Raises ValueError for an unknown field or a wrong type."""
     known = {one.name: one for one in fields(kind)}
     if unknown := sorted(set(entry) - set(known)):
         raise ValueError(f"{what} has no field {', '.join(unknown)}: it knows {', '.join(known)}")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if not _fits(value, hints[name]):
+            raise ValueError(f"{what}: a value of the wrong kind ({name} is {entry[name]!r})")
     try:
         return kind(**values)
     except TypeError as error:
