@@ -19,7 +19,7 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside the fold
 import torch
 
 from dynet import checkpoint, curve, load, loop, pictures
-from dynet.model import DEPTHS, DyNet
+from dynet.model import DEPTHS, DyNet, depth_name, depth_of
 from dynet.progress import Progress
 from dynet.train import Diverged, check_weights
 from dynet.validate import Quality
@@ -33,6 +33,7 @@ from shards.stream import StreamError
 PROGRAM = "dynet-pretrain"
 CURVE = "curve.png"
 _FEW = 3  # depths whose losses a line has room for
+_MANY = 10  # rows of the summary: beyond, those of the recipe alone
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,13 +56,13 @@ def _pretrain(flags: argparse.Namespace) -> None:
         weights=_weights(flags.weights, recipe) if flags.weights else None,
         board=flags.logs or (f"{out.root}/tensorboard" if isinstance(out, LocalStore) else ""),
     )
-    begun = time.monotonic()
+    begun, before = time.monotonic(), max(checkpoint.steps(out), default=0)
     try:
         with terminal.Bar("pretrain", "step", paced=True) as bar:
             ended = pretrain(job, _Teller(bar))
     except (Diverged, StreamError) as error:
         raise ValueError(str(error)) from error
-    _summary(job, ended, time.monotonic() - begun)
+    _summary(job, ended, ended.step - before, time.monotonic() - begun)
 
 
 class _Teller:
@@ -98,16 +99,21 @@ def _weights(path: Path, recipe: PretrainRecipe) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _summary(job: PretrainJob, ended: Progress, seconds: float) -> None:
+def _summary(job: PretrainJob, ended: Progress, new: int, seconds: float) -> None:
+    """`new`: steps of this call."""
     table = curve.read(job.out)
     picture = pictures.curves(curve.by_depth(table))
     job.out.write(CURVE, pictures.png(picture))
+    ends = list(curve.ends(table).items())
+    named = {depth_name(depth_of(word)) for word in job.recipe.settings.depths}
     rows = [
         (depth, f"{first:.4f}", f"{last:.4f}", *_quality(ended, depth))
-        for depth, (first, last) in curve.ends(table).items()
+        for depth, (first, last) in ends
+        if depth in named or len(ends) <= _MANY
     ]
     print(terminal.table(("depth", "loss, first", "last", "PSNR", "SSIM"), rows))
-    print(f"{ended.step} steps in {terminal.duration(seconds)}, {ended.skipped} skipped")
+    part = "" if new == ended.step else f", the last {new} of them" if new else ", none of them"
+    print(f"{ended.step} steps{part} in {terminal.duration(seconds)}, {ended.skipped} skipped")
     root = job.out.root
     print(
         f"checkpoint: {root}/{checkpoint.name_of(ended.step)}  curve: {root}/{CURVE}  pictures: {root}/{loop.PICTURES}"
