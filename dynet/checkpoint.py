@@ -106,8 +106,10 @@ def loaded(data: bytes, origin: str) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        cause = str(error).partition("\n")[0]
-        raise CheckpointError(f"{origin} is no checkpoint of tensors and plain values: {cause}") from error
+        # torch's own words about these two: none, and the advice to let the file run its code
+        silent = isinstance(error, (pickle.UnpicklingError, EOFError))
+        cause = "" if silent else ": " + str(error).partition("\n")[0]
+        raise CheckpointError(f"{origin} is no checkpoint of tensors and plain values{cause}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{origin} holds a {type(state).__name__}, not a checkpoint")
     return state

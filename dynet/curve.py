@@ -55,7 +55,8 @@ def write(store: Store, points: Sequence[Point]) -> None:
 
 def read(store: Store) -> pa.Table:
     """All points, ascending by step."""
-    pieces = [pq.read_table(io.BytesIO(store.read(name)), schema=SCHEMA) for name in store.list(FOLDER)]
+    names = [name for name in store.list(FOLDER) if _PIECE.fullmatch(name)]
+    pieces = [pq.read_table(io.BytesIO(store.read(name)), schema=SCHEMA) for name in names]
     return pa.concat_tables([SCHEMA.empty_table(), *pieces]).sort_by("step")
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a file: the packages lie beside the folder jobs/
@@ -18,9 +19,10 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside the fold
 import torch
 
 from dynet import checkpoint, curve, load, loop, pictures
-from dynet.model import DyNet
+from dynet.model import DEPTHS, DyNet, depth_name, depth_of
 from dynet.progress import Progress
 from dynet.train import Diverged, check_weights
+from dynet.validate import Quality
 from jobs import terminal
 from pipelines import pretrain_recipes
 from pipelines.pretrain import BOARD, PretrainJob, pretrain
@@ -30,6 +32,8 @@ from shards.stream import StreamError
 
 PROGRAM = "dynet-pretrain"
 CURVE = "curve.png"
+_FEW = 3  # depths whose losses a line has room for
+_MANY = 10  # rows of the summary: beyond, those of the recipe alone
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,26 +56,39 @@ def _pretrain(flags: argparse.Namespace) -> None:
         weights=_weights(flags.weights, recipe) if flags.weights else None,
         board=_board(flags.logs, out),
     )
-    begun = time.monotonic()
+    begun, before = time.monotonic(), max(checkpoint.steps(out), default=0)
     try:
-        with terminal.Bar("pretrain", "step") as bar:
-            ended = pretrain(job, lambda now: bar(now.steps, now.step, note(now)))
+        with terminal.Bar("pretrain", "step", paced=True) as bar:
+            ended = pretrain(job, _Teller(bar))
     except (Diverged, StreamError) as error:
         raise ValueError(str(error)) from error
-    _summary(job, ended, time.monotonic() - begun)
+    _summary(job, ended, ended.step - before, time.monotonic() - begun)
+
+
+class _Teller:
+    """Has the bar say every progress, with what the last validation found."""
+
+    def __init__(self, bar: terminal.Bar) -> None:
+        self._bar = bar
+        self._qualities: Mapping[str, Quality] = {}
+
+    def __call__(self, now: Progress) -> None:
+        self._qualities = now.qualities or self._qualities
+        self._bar(now.steps, now.step, note(replace(now, qualities=self._qualities)))
 
 
 def note(now: Progress) -> str:
-    """What a progress line says beside the steps."""
-    losses = ", ".join(f"{depth} {loss:.4f}" for depth, loss in now.losses.items())
-    parts = [losses, f"{terminal.shown(now.per_second)} samples/s", f"{100 * now.waits:.0f} % waiting"]
+    """What a progress line says beside the steps; what a narrow terminal may cut off comes last."""
+    parts = [f"{terminal.shown(now.per_second)} samples/s", f"{100 * now.waits:.0f} % waiting"]
     parts += [f"{terminal.scaled(now.memory)}B"]
-    if now.qualities:
-        parts.append(", ".join(f"{depth} {one.psnr:.2f} dB" for depth, one in now.qualities.items()))
     if now.skipped:
         parts.append(f"{now.skipped} skipped")
     if not sys.stderr.isatty() and now.step < now.steps:  # a terminal's bar has it
         parts.append(f"{terminal.duration(now.seconds_left)} left")
+    if now.qualities:
+        parts.append(", ".join(f"{depth} {one.psnr:.2f} dB" for depth, one in now.qualities.items()))
+    few = now.losses if len(now.losses) <= _FEW else {one: now.losses[one] for one in DEPTHS if one in now.losses}
+    parts.append("loss " + ", ".join(f"{depth} {loss:.4f}" for depth, loss in few.items()) if few else "")
     return "; ".join(part for part in parts if part)
 
 
@@ -89,16 +106,21 @@ def _weights(path: Path, recipe: PretrainRecipe) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _summary(job: PretrainJob, ended: Progress, seconds: float) -> None:
+def _summary(job: PretrainJob, ended: Progress, new: int, seconds: float) -> None:
+    """`new`: steps of this call."""
     table = curve.read(job.out)
     picture = pictures.curves(curve.by_depth(table))
     job.out.write(CURVE, pictures.png(picture))
+    ends = list(curve.ends(table).items())
+    named = {depth_name(depth_of(word)) for word in job.recipe.settings.depths}
     rows = [
         (depth, f"{first:.4f}", f"{last:.4f}", *_quality(ended, depth))
-        for depth, (first, last) in curve.ends(table).items()
+        for depth, (first, last) in ends
+        if depth in named or len(ends) <= _MANY
     ]
     print(terminal.table(("depth", "loss, first", "last", "PSNR", "SSIM"), rows))
-    print(f"{ended.step} steps in {terminal.duration(seconds)}, {ended.skipped} skipped")
+    part = "" if new == ended.step else f", the last {new} of them" if new else ", none of them"
+    print(f"{ended.step} steps{part} in {terminal.duration(seconds)}, {ended.skipped} skipped")
     root = job.out.root
     print(
         f"checkpoint: {root}/{checkpoint.name_of(ended.step)}  curve: {root}/{CURVE}  pictures: {root}/{loop.PICTURES}"

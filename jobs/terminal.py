@@ -33,11 +33,13 @@ BYTES: Final = "B"
 class Bar:
     """Progress over `unit`s. Call it with (total, done, note); on a pipe it prints a line every ten seconds.
 
-    Bytes ("B") are shown as MB and the like, with their rate and the time left.
+    Bytes ("B") are shown as MB and the like, with their rate and the time left. `paced`: the notes say the pace, and
+    their place on a narrow terminal is not spent on the bar's own.
     """
 
-    def __init__(self, label: str, unit: str) -> None:
+    def __init__(self, label: str, unit: str, *, paced: bool = False) -> None:
         self._label, self._unit = label, unit
+        self._form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]" if paced else None
         self._bar: tqdm | None = None
         self._said = 0.0
         self._last = ""
@@ -82,7 +84,15 @@ class Bar:
     def _draw(self, total: int, done: int, note: str) -> None:
         if self._bar is None:
             scaled = self._unit == BYTES
-            self._bar = tqdm(total=total, desc=self._label, unit=self._unit, unit_scale=scaled, dynamic_ncols=True)
+            self._bar = tqdm(
+                total=total,
+                initial=done,  # what an earlier run did was not done at this one's pace
+                desc=self._label,
+                unit=self._unit,
+                unit_scale=scaled,
+                dynamic_ncols=True,
+                bar_format=self._form,
+            )
         self._bar.total = total
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
@@ -210,9 +220,10 @@ def guarded(program: str, work: Callable[[], None], again: str = "goes on from h
         with _stoppable():
             work()
     except KeyboardInterrupt:
-        print(f"\n{program}: stopped. The same command {again}.", file=sys.stderr)
-        return STOPPED
+        return _stopped(program, again)
     except (ValueError, RuntimeError, OSError) as error:
+        if _STOP.is_set():  # the same Ctrl-C ended other processes of this job, and that came up first
+            return _stopped(program, again)
         cause = error.cause if isinstance(error, RayTaskError) else error
         sentence = _sentence(cause)
         if not sentence:
@@ -220,6 +231,11 @@ def guarded(program: str, work: Callable[[], None], again: str = "goes on from h
         print(f"{program}: {sentence}", file=sys.stderr)
         return CANNOT
     return 0
+
+
+def _stopped(program: str, again: str) -> int:
+    print(f"\n{program}: stopped. The same command {again}.", file=sys.stderr)
+    return STOPPED
 
 
 def _sentence(error: BaseException) -> str:

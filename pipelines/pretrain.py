@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import ray
@@ -219,13 +219,14 @@ def _first_cause(error: WorkerGroupError) -> BaseException:
 
 @ray.remote(num_cpus=0)
 class _Latest:
-    """The newest word of rank 0."""
+    """The newest word of rank 0, with what its last validation found: words between two questions are lost."""
 
     def __init__(self) -> None:
         self._now: Progress | None = None
 
     def put(self, now: Progress) -> None:
-        self._now = now
+        found = now.qualities or (self._now.qualities if self._now else {})
+        self._now = replace(now, qualities=found)
 
     def get(self) -> Progress | None:
         return self._now

@@ -23,6 +23,7 @@ def test_pieces_are_read_in_the_order_of_steps(tmp_path: Path) -> None:
     assert curve.read(store).num_rows == 0
     curve.write(store, points(11, 20))
     curve.write(store, points(1, 10))
+    store.write("curve/notes.txt", b"not ours")
     assert curve.read(store)["step"].to_pylist() == list(range(1, 21))
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -10,8 +13,10 @@ from types import ModuleType
 import pytest
 import torch
 
+from dynet.progress import Progress
+from dynet.validate import Quality
 from jobs import pretrain as command
-from jobs import shard
+from jobs import shard, terminal
 from pipelines import pretrain as pipeline
 from shards.store import LocalStore
 from tests.jobs.conftest import Said
@@ -52,6 +57,8 @@ def test_a_run_says_how_it_goes_and_how_it_ended(made: str, tmp_path: Path, caps
     assert sorted(line.split()[0] for line in said[-4:-2]) == ["L", "S"]
     assert "6 steps in" in said[-2] and "0 skipped" in said[-2]
     assert str(tmp_path / "checkpoints" / "step-000000006.pt") in said[-1]
+    assert command.main([made, "--out", str(tmp_path), *WORDS]) == 0
+    assert "6 steps, none of them in" in capsys.readouterr().out
     for name in ("curve.png", "recipe.json", "pictures/step-000000006.png", "checkpoints/step-000000006.pt"):
         assert (tmp_path / name).is_file(), name
 
@@ -95,6 +102,11 @@ def test_a_missing_or_empty_set_is_said(tmp_path: Path, stopped: Said, capsys: p
         (["--set=settings.accumulate=3"], "can't be cut into 3 parts"),
         (["--ranks=3"], "a batch of 4 can't be split over 3 ranks"),
         (["--weights=/nowhere.pt"], "/nowhere.pt can't be read"),
+        (["--set=crop=5"], "crop is 5: give at least 7"),
+        (["--set=held_out=1"], "held_out is 1"),
+        (["--set=seed=x"], "seed is 'x'"),
+        (["--set=settings.steps=2.5"], "steps is 2.5"),
+        (["--set=settings.compile=yes"], "compile is 'yes'"),
         (["--workers=-1"], "workers -1: give 0 or more"),
         (["--ranks=-1"], "ranks is -1"),
     ],
@@ -149,3 +161,25 @@ def test_a_recipe_file_that_is_none(made: str, tmp_path: Path, stopped: Said) ->
     ]:
         file.write_text(text)
         assert sentence in stopped(made, "--out", tmp_path, f"--recipe={file}")
+
+
+def test_a_line_puts_first_what_a_narrow_terminal_shows() -> None:
+    losses = {"L": 0.1, "S": 0.2, "3,4,4,6": 0.3, "2,4,4,6": 0.3}
+    now = Progress(
+        step=20, steps=800, losses=losses, norm=1.0, per_second=40.5, waits=0.04, memory=1_290_000_000, skipped=0,
+        batch=4, qualities={"L": Quality(psnr=21.5, ssim=0.5)},
+    )  # fmt: skip
+    said = "40.5 samples/s; 4 % waiting; 1.29 GB; 1 min 17 s left; L 21.50 dB; loss S 0.2000, L 0.1000"
+    assert command.note(now) == said
+
+
+def test_ctrl_c_that_ends_other_processes_first_is_still_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        finally:
+            raise RuntimeError("worker exited unexpectedly")
+
+    assert terminal.guarded("dynet-pretrain", work) == terminal.STOPPED
+    assert capsys.readouterr().err == "\ndynet-pretrain: stopped. The same command goes on from here.\n"
