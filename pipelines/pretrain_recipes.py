@@ -43,8 +43,6 @@ class PretrainRecipe:
     def __post_init__(self) -> None:
         if self.valid < 1:
             raise ValueError(f"valid is {self.valid}: give at least 1 sample, or held_out=[] for no validation")
-        if self.held_out and self.crop < WINDOW:
-            raise ValueError(f"crop is {self.crop}: give at least {WINDOW}, or held_out=[] for no validation")
         if self.batch < 1 or self.batch % self.settings.accumulate:
             raise ValueError(
                 f"a batch of {self.batch} can't be cut into {self.settings.accumulate} parts: give a multiple of it"

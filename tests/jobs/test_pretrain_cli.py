@@ -102,7 +102,7 @@ def test_a_missing_or_empty_set_is_said(tmp_path: Path, stopped: Said, capsys: p
         (["--set=settings.accumulate=3"], "can't be cut into 3 parts"),
         (["--ranks=3"], "a batch of 4 can't be split over 3 ranks"),
         (["--weights=/nowhere.pt"], "/nowhere.pt can't be read"),
-        (["--set=crop=5"], "crop is 5: give at least 7"),
+        (["--set=crop=5"], "SSIM takes 7 pixels"),
         (["--set=held_out=1"], "held_out is 1"),
         (["--set=seed=x"], "seed is 'x'"),
         (["--set=settings.steps=2.5"], "steps is 2.5"),
