@@ -52,7 +52,6 @@ class Settings:
     compile: bool = False  # torch.compile, block by block
     accumulate: int = 1  # parts that a rank's batch is cut into, one after the other: less memory
     recompute: bool = False  # blocks again in the backward pass instead of their activations kept: less memory
-    teach: float = 0.0  # weight of a second loss at all depths but the deepest: L1 to what the deepest gives
     ema: float = 0.0  # decay of an average of the weights over the steps; 0: none
 
     def __post_init__(self) -> None:
@@ -68,10 +67,8 @@ class Settings:
             raise ValueError(f"betas is {self.betas}: give two numbers from 0 to below 1, such as 0.9 and 0.999")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is '{self.precision}': give {', '.join(PRECISIONS)}")
-        if not (0 <= self.ema < 1 and self.teach >= 0):
-            raise ValueError(
-                f"ema is {self.ema} and teach {self.teach}: ema lies between 0 and 1, teach is not below 0"
-            )
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is {self.ema}: give at least 0 and less than 1")
 
     def depth_at(self, seed: int, step: int) -> Depth:
         """The depth of step number `step`: each of `depths` equally likely, or each level's count where `between`."""
@@ -83,11 +80,6 @@ class Settings:
             counts[int(shuffled(len(counts), f"{seed}/depth/{step}/{level}")[0])] for level, counts in enumerate(levels)
         )
         return one, two, three, four
-
-    @property
-    def deepest(self) -> Depth:
-        """The one that teaches."""
-        return max(map(depth_of, self.depths), key=sum)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,25 +158,15 @@ class Trainer:
         pieces = list(zip(pair.degraded.chunk(parts), pair.clean.chunk(parts), strict=True))
         for number, (degraded, clean) in enumerate(pieces):
             with self._alone(last=number == parts - 1):
-                loss = self._loss(degraded, clean, depth, whole)
+                with self.autocast():
+                    loss = functional.l1_loss(self._net(degraded, depth).float(), clean)
+                whole += loss.detach()
                 self._scaler.scale(loss / parts).backward()
         whole /= parts
         if self._world > 1:
             torch.distributed.all_reduce(whole)
             whole /= self._world
         return whole
-
-    def _loss(self, degraded: torch.Tensor, clean: torch.Tensor, depth: Depth, seen: torch.Tensor) -> torch.Tensor:
-        """What is minimised; the L1 to the clean picture is added to `seen`."""
-        with self.autocast():
-            restored = self._net(degraded, depth)
-            loss = functional.l1_loss(restored.float(), clean)
-            seen += loss.detach()
-            if self.settings.teach and depth != self.settings.deepest:
-                with torch.no_grad():
-                    told = self.model(degraded, self.settings.deepest)
-                loss = loss + self.settings.teach * functional.l1_loss(restored.float(), told.float())
-        return loss
 
     def autocast(self) -> AbstractContextManager[Any]:
         """In here the network computes in the precision of the settings."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dynet.data import Pair
-from dynet.model import DyNet, ModelConfig, depth_of
+from dynet.model import DyNet, ModelConfig
 from dynet.train import MOST_SKIPPED_IN_A_ROW, Diverged, Settings, Trainer
 from tests.states import digest
 
@@ -74,12 +74,11 @@ def test_the_loss_falls_for_both_depths() -> None:
     [
         {},
         {"ema": 0.9},
-        {"teach": 0.5},
         {"between": True},
         {"accumulate": 2},
         {"precision": "bf16"},
         {"precision": "f16"},
-        {"ema": 0.9, "teach": 0.5, "accumulate": 2, "precision": "f16"},
+        {"ema": 0.9, "accumulate": 2, "precision": "f16"},
     ],
     ids=str,
 )
@@ -155,18 +154,6 @@ def test_step_after_step_without_use_stops_the_run() -> None:
         one.take_step(spoilt)
 
 
-def test_a_teacher_pulls_the_shallow_depth_and_not_the_deep_one() -> None:
-    [pair] = pairs(1)
-    for depth, pulls in ((SHALLOW, True), (DEEP, False)):
-        plain, taught = trainer(), trainer(teach=5.0)
-        while plain.settings.depth_at(1, plain.step) != depth_of(depth):
-            plain.step += 1
-            taught.step += 1
-        one, other = plain.take_step(pair), taught.take_step(pair)
-        assert one.loss == other.loss  # what is reported is the distance to the clean picture
-        assert (one.norm != other.norm) is pulls
-
-
 def test_the_average_is_what_is_given_away() -> None:
     one = trainer(ema=0.5)
     start = {name: tensor.clone() for name, tensor in one.model.state_dict().items()}
@@ -206,7 +193,6 @@ def test_the_state_of_another_network_is_refused() -> None:
         ({"betas": (0.9, 1.0)}, "betas"),
         ({"precision": "f8"}, "precision"),
         ({"ema": 1.0}, "ema"),
-        ({"teach": -1.0}, "teach"),
     ],
     ids=str,
 )

@@ -299,7 +299,7 @@ def test_single_values_can_be_changed() -> None:
         ('settings.depths=["S", [3, 4, 4, 6]]', "wrong kind"),
         ("settings.betas=0.9", "wrong kind"),
         ("settings.betas=[0.9, 1]", "betas"),
-        ("settings.teach=Infinity", "wrong kind"),
+        ("settings.ema=Infinity", "wrong kind"),
         ("seed=x", "wrong kind"),
         ("held_out=0", "wrong kind"),
         ("model.prompts=everywhere", "wrong kind"),
