@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from dynet import checkpoint, upstream
-from dynet.model import DyNet, ModelConfig
+from dynet.model import ModelConfig
 
 _MODULE = "module."  # before each name in an average
 
@@ -41,11 +41,3 @@ def _of_a_run(state: Mapping[str, Any]) -> tuple[ModelConfig, dict[str, Tensor]]
     if not all(isinstance(value, Tensor) for value in weights.values()):
         raise TypeError("its weights are no tensors")
     return ModelConfig.from_dict(state["config"]), weights
-
-
-def network(path: Path) -> DyNet:
-    """The network of the file, with its weights, on the CPU. Raises ValueError as `read` does."""
-    config, weights = read(path)
-    model = DyNet(config)
-    model.load_state_dict(weights)
-    return model

@@ -80,9 +80,12 @@ def train(trainer: Trainer, batches: Batches, run: Run, watch: Watch) -> Progres
     """
     _resume(trainer, batches, run)
     loop = _Loop(trainer, batches, run, watch)
-    while trainer.step < trainer.settings.steps:
-        loop.epoch()
-    return loop.end()
+    try:
+        while trainer.step < trainer.settings.steps:
+            loop.epoch()
+    finally:
+        loop.close()
+    return loop.last
 
 
 def _resume(trainer: Trainer, batches: Batches, run: Run) -> None:
@@ -130,7 +133,7 @@ class _Loop:
         self._points: list[curve.Point] = []
         self._meter = Meter(run.batch, trainer.settings.depths)
         self._board = Board(run.board, trainer.step) if run.board and run.rank == 0 else None
-        self._last = self._meter.progress(trainer, {})
+        self.last = self._meter.progress(trainer, {})
 
     def epoch(self) -> None:
         """What is left of an epoch, or of the run."""
@@ -145,11 +148,10 @@ class _Loop:
             if self._trainer.step == self._trainer.settings.steps:
                 return
 
-    def end(self) -> Progress:
-        """How it ended."""
+    def close(self) -> None:
+        """What TensorBoard hasn't got yet, also where a run ends badly."""
         if self._board is not None:
             self._board.close()
-        return self._last
 
     def _take_down(self, outcome: Outcome, samples: int) -> None:
         if self._run.rank:
@@ -160,10 +162,10 @@ class _Loop:
         if self._due(every.pictures) and self._run.held_out:
             self._draw()
         if qualities or self._due(every.report):
-            self._last = self._meter.progress(self._trainer, qualities)
-            self._watch(self._last)
+            self.last = self._meter.progress(self._trainer, qualities)
+            self._watch(self.last)
             if self._board is not None:
-                self._board.scalars(self._last)
+                self._board.scalars(self.last)
         if self._due(every.checkpoint):
             self._save()
 

@@ -179,7 +179,8 @@ class Trainer:
 
     def _is_sound(self, depth: str, loss: float, norm: float) -> bool:
         """The same on every rank: both numbers are of all ranks together."""
-        lately = self._lately.setdefault(depth, deque(maxlen=_LATELY))
+        # the hundreds of depths between have one history: each by itself would have its turn too seldom
+        lately = self._lately.setdefault("between" if self.settings.between else depth, deque(maxlen=_LATELY))
         if not (_is_finite(loss) and _is_finite(norm)):
             return False
         if len(lately) >= _ENOUGH and loss > EXPLODED * statistics.median(lately):

@@ -29,13 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _cost(flags: argparse.Namespace) -> None:
     import torch  # takes seconds, and --help needs none of it
 
-    from dynet import cost, upstream
+    from dynet import cost, load
     from dynet.model import DyNet, depth_name, depth_of, dynet
 
     if flags.size < 1 or flags.repeats < 1:
         raise ValueError("--size and --repeats: give 1 or more")
     depths = [depth_of(word) for word in flags.depth]
-    config, weights = upstream.read(flags.checkpoint) if flags.checkpoint else (dynet(), None)
+    config, weights = load.read(flags.checkpoint) if flags.checkpoint else (dynet(), None)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = DyNet(config).to(device).eval()
     if weights is not None:
@@ -62,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cost", action="store_true", required=True, help="the table of costs")
     parser.add_argument("--depth", nargs="+", default=["S", "L"], help='"S", "L" or four numbers (default S L)')
     parser.add_argument("--size", type=int, default=224, help="pixels, height and width (default 224, as published)")
-    parser.add_argument("--checkpoint", type=Path, help="a released checkpoint (default: DyNet with random weights)")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="a checkpoint, a run's or a released one (default: DyNet with random weights)"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="pictures timed at each depth (default 5)")
     return parser
 

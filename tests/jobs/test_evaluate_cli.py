@@ -34,4 +34,4 @@ def test_what_it_cannot_do_is_one_sentence(words: list[str], said: str, capsys: 
 def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "model.ckpt").write_bytes(b"none")
     assert main(["--cost", "--checkpoint", str(tmp_path / "model.ckpt")]) == 2
-    assert "no whole PyTorch checkpoint" in capsys.readouterr().err
+    assert "model.ckpt is no checkpoint" in capsys.readouterr().err
