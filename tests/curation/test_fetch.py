@@ -222,6 +222,7 @@ def test_a_port_where_nobody_listens_is_connect_failed() -> None:
     assert (reason_of(fetched), fetched.attempts) == (Reason.CONNECT_FAILED, 3)
 
 
+@pytest.mark.slow
 def test_a_host_that_never_answers_leaves_the_others_their_threads(server: HttpServer) -> None:
     """500 of 1000 URLs are of a black hole: with 16 threads that alone would be 500 x 0.5 s / 16 = 16 s."""
     with HttpServer(address="127.0.0.2") as hole:

@@ -157,6 +157,7 @@ def test_a_run_over_s3_leaves_the_same(undisturbed: LocalStore, s3_server: S3Ser
     assert left(out) == left(undisturbed)
 
 
+@pytest.mark.slow
 def test_progress_tells_losses_pace_and_quality(made: LocalStore, tmp_path: Path) -> None:
     told: list[Progress] = []
     pretrain(job(made, tmp_path), told.append)

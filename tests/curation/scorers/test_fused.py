@@ -159,6 +159,7 @@ def test_tiny_pictures_have_a_brisque_where_pyiqa_gives_one(
         assert all(math.isnan(scorer.score(pixels).scores["brisque"]) for scorer in scorers)
 
 
+@pytest.mark.slow
 def test_an_engine_that_disagrees_with_pyiqa_does_not_start(official: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("curation.scorers.fused.WINDOW", np.full(7, 1 / 7))
     with pytest.raises(ValueError, match="--engine pyiqa"):

@@ -107,6 +107,7 @@ def test_scores_are_pyiqas_and_neighbours_do_not_matter(kind: Kind, network: Cal
     assert alone == pytest.approx(scores[:6], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_pictures_are_reduced_as_by_torchvision(ready: Nima) -> None:
     for pixels in pictures():
         expected = functional.center_crop(functional.resize(to_tensor(pixels, CPU), 224), 224)
@@ -121,6 +122,7 @@ def test_all_of_pyiqas_nimas_are_known_and_no_other() -> None:
         Nima("musiq", ())
 
 
+@pytest.mark.slow
 def test_one_that_disagrees_with_pyiqa_does_not_start(vgg: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Nima, "reduced", lambda self, pixels: np.zeros((224, 224, 3), np.float32))
     with pytest.raises(ValueError, match="--engine pyiqa"):

@@ -26,6 +26,7 @@ def test_the_answer_is_pyiqas(weights_dir: Path) -> None:
         assert len(table) == 9801 and np.all(np.diff(table) > 0)
 
 
+@pytest.mark.slow
 def test_altered_weights_are_the_same_sentence_as_without_a_process(weights_dir: Path) -> None:
     weights = resolve(("niqe",), weights_dir)
     with (weights_dir / "niqe_modelparameters.mat").open("ab") as file:
@@ -34,6 +35,7 @@ def test_altered_weights_are_the_same_sentence_as_without_a_process(weights_dir:
         ask(weights, textured(200, 300))
 
 
+@pytest.mark.slow
 def test_a_worker_that_scores_by_niqe_and_brisque_has_no_torch_in_memory(weights_dir: Path) -> None:
     code = (
         "import sys; from pathlib import Path; import numpy as np\n"

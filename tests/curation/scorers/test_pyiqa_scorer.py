@@ -99,6 +99,7 @@ def test_a_device_that_is_not_there_is_the_users_mistake(weights_dir: Path) -> N
         PyiqaScorer(resolve(["niqe"], weights_dir), device="cuda").setup()
 
 
+@pytest.mark.slow
 def test_nima_needs_nothing_but_its_own_file(nima_dir: Path) -> None:
     pin(nima_dir)
     scorer = PyiqaScorer(resolve(["nima-vgg16-ava"], nima_dir))
