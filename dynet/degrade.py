@@ -19,8 +19,8 @@ import functools
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import cv2
@@ -60,19 +60,6 @@ class Degradation:
         _check_bounds("random_reach", self.random_reach, 0, _LEVELS)
         if any(quality != int(quality) for quality in self.jpeg_quality):
             raise ValueError(f"jpeg_quality is {self.jpeg_quality}: give whole numbers")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON has them."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @staticmethod
-    def from_dict(given: Mapping[str, Any]) -> Degradation:
-        """What `to_dict` gave; settings that are missing have their defaults. Raises ValueError for others."""
-        known = [field.name for field in fields(Degradation)]
-        if other := [name for name in given if name not in known]:
-            raise ValueError(f"'{other[0]}' is no setting of a degradation: those are {', '.join(known)}")
-        settings: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in given.items()}
-        return Degradation(**settings)
 
 
 def _check_bounds(name: str, bounds: tuple[float, float], least: float, most: float) -> None:

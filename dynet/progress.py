@@ -10,10 +10,9 @@ from typing import Final
 import psutil
 import torch
 
-from dynet.train import Outcome, Trainer
+from dynet.train import BETWEEN, Outcome, Trainer
 from dynet.validate import Quality
 
-BETWEEN: Final = "between"  # hundreds of depths, of which each has its turn too seldom for a mean of its own
 _RECENT: Final = 50  # steps
 
 

@@ -11,6 +11,7 @@ Axes: B pictures of a rank, H and W pixels.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
 from collections.abc import Mapping
@@ -33,6 +34,7 @@ EXPLODED: Final = 10.0  # times the middle of the last losses of that depth
 _LATELY: Final = 50  # losses
 _ENOUGH: Final = 20  # losses of a depth before one can be told to be too high
 MOST_SKIPPED_IN_A_ROW: Final = 20
+BETWEEN: Final = "between"  # hundreds of depths, of which each has its turn too seldom for a history of its own
 
 
 class Diverged(RuntimeError):
@@ -179,9 +181,8 @@ class Trainer:
 
     def _is_sound(self, depth: str, loss: float, norm: float) -> bool:
         """The same on every rank: both numbers are of all ranks together."""
-        # the hundreds of depths between have one history: each by itself would have its turn too seldom
-        lately = self._lately.setdefault("between" if self.settings.between else depth, deque(maxlen=_LATELY))
-        if not (_is_finite(loss) and _is_finite(norm)):
+        lately = self._lately.setdefault(BETWEEN if self.settings.between else depth, deque(maxlen=_LATELY))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
             return False
         if len(lately) >= _ENOUGH and loss > EXPLODED * statistics.median(lately):
             return False
@@ -240,7 +241,3 @@ def check_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None
 
 def _average(model: DyNet, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
-
-
-def _is_finite(value: float) -> bool:
-    return abs(value) < float("inf")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -200,11 +199,3 @@ def test_a_crop_is_not_degraded_in_place() -> None:
 def test_a_setting_that_can_not_be_is_refused(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         Degradation(**changes)
-
-
-def test_settings_go_through_json() -> None:
-    how = Degradation(degraded=0.25, jpeg_quality=(30, 40), regions=2)
-    assert Degradation.from_dict(json.loads(json.dumps(how.to_dict()))) == how
-    assert Degradation.from_dict({}) == PAPER
-    with pytest.raises(ValueError, match="'sigma' is no setting of a degradation: those are degraded, masked"):
-        Degradation.from_dict({"sigma": 3})

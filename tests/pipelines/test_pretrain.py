@@ -288,6 +288,7 @@ def test_single_values_can_be_changed() -> None:
         ("batch", "FIELD=VALUE"),
         ("bach=3", "no field bach: it has"),
         ("settings=3", "no field settings"),
+        ("degradation.sigma=3", "no field degradation.sigma"),
         ("settings.lr=fast", "wrong kind"),
         ("settings.steps=0", "at least 1"),
         ('settings.depths=["M"]', "depth"),
