@@ -1,1 +1,31 @@
-"""The network, what the released weights are called in it, and what it costs."""
+"""The network, what the released weights are called in it, how it is trained, and what it makes of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dynet.restore import Restorer
+
+
+def load(checkpoint: str | Path, *, device: str | None = None, precision: str = "f32") -> Restorer:
+    """The network of a checkpoint (a run's, an exported or a released one), ready to restore pictures at any depth.
+
+    `device`: "cpu" or "cuda"; by default the GPU where there is one. `precision`: f32 or bf16.
+    Raises ValueError for a file that holds none.
+    """
+    import torch  # takes seconds, and who imports another module of this package may need none of it
+
+    from dynet import weights
+    from dynet.model import DyNet
+    from dynet.restore import Restorer
+
+    config, values = weights.read(Path(checkpoint))
+    model = DyNet(config)
+    model.load_state_dict(values)
+    return Restorer(
+        model,
+        device=torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
+        precision=precision,
+    )

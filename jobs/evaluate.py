@@ -29,17 +29,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _cost(flags: argparse.Namespace) -> None:
     import torch  # takes seconds, and --help needs none of it
 
-    from dynet import cost, load
+    from dynet import cost, weights
     from dynet.model import DyNet, depth_name, depth_of, dynet
 
     if flags.size < 1 or flags.repeats < 1:
         raise ValueError("--size and --repeats: give 1 or more")
     depths = [depth_of(word) for word in flags.depth]
-    config, weights = load.read(flags.checkpoint) if flags.checkpoint else (dynet(), None)
+    config, given = weights.read(flags.checkpoint) if flags.checkpoint else (dynet(), None)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = DyNet(config).to(device).eval()
-    if weights is not None:
-        model.load_state_dict(weights)
+    if given is not None:
+        model.load_state_dict(given)
     size = (flags.size, flags.size)
     rows = []
     for depth in depths:

@@ -18,7 +18,7 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside the fold
 
 import torch
 
-from dynet import checkpoint, curve, load, loop, pictures
+from dynet import checkpoint, curve, loop, pictures, weights
 from dynet.model import DEPTHS, DyNet, depth_name, depth_of
 from dynet.progress import Progress
 from dynet.train import Diverged, check_weights
@@ -101,9 +101,9 @@ def _board(folder: Path | None, out: Store) -> str:
 
 def _weights(path: Path, recipe: PretrainRecipe) -> dict[str, torch.Tensor]:
     """Weights to begin with. Raises ValueError for a file of another network."""
-    _, weights = load.read(path)
-    check_weights(DyNet(recipe.model), weights)
-    return weights
+    _, given = weights.read(path)
+    check_weights(DyNet(recipe.model), given)
+    return given
 
 
 def _summary(job: PretrainJob, ended: Progress, new: int, seconds: float) -> None:

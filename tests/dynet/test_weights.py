@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dynet import load, upstream
+from dynet import upstream, weights as files
 from dynet.model import DyNet, ModelConfig, dynet
 from dynet.train import Settings, Trainer
 from tests.states import digest
@@ -25,7 +25,7 @@ def test_a_runs_checkpoint_gives_what_the_run_would_give_away(ema: float, tmp_pa
     trainer = Trainer(DyNet(CONFIG), Settings(steps=1, ema=ema), seed=0, device=torch.device("cpu"))
     with torch.no_grad():
         next(trainer.model.parameters()).add_(1)
-    config, weights = load.read(written(tmp_path / "step.pt", trainer))
+    config, weights = files.read(written(tmp_path / "step.pt", trainer))
     assert config == CONFIG
     assert digest(weights) == digest(dict(trainer.best.state_dict()))
 
@@ -33,11 +33,11 @@ def test_a_runs_checkpoint_gives_what_the_run_would_give_away(ema: float, tmp_pa
 def test_a_released_one_is_known_by_its_names(tmp_path: Path) -> None:
     model = DyNet()
     torch.save(upstream.written(model), tmp_path / "dynet_l.ckpt")
-    config, weights = load.read(tmp_path / "dynet_l.ckpt")
+    config, weights = files.read(tmp_path / "dynet_l.ckpt")
     assert config == dynet()
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
 
 
 def test_no_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.pt can't be read: No such file"):
-        load.read(tmp_path / "none.pt")
+        files.read(tmp_path / "none.pt")
