@@ -1,7 +1,7 @@
 """Pictures in, restored pictures out: the network behind an interface of arrays.
 
-    restorer = dynet.load("step-001000000.pt")
-    restored = restorer.restore(picture, depth="S")     # (H, W, 3) uint8, uint16 or float, and the same out
+restorer = dynet.load("step-001000000.pt")
+restored = restorer.restore(picture, depth="S")     # (H, W, 3) uint8, uint16 or float, and the same out
 """
 
 from __future__ import annotations
