@@ -223,8 +223,9 @@ def test_a_rank_that_is_killed_costs_steps_and_nothing_else(made: LocalStore, tm
 
 
 def workers() -> list[psutil.Process]:
-    """The processes of Ray Train's ranks."""
-    return [one for one in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(one.info["cmdline"] or [])]
+    """The processes of the ranks in this test's Ray, and of no other."""
+    family = psutil.Process().children(recursive=True)
+    return [one for one in family if one.is_running() and "RayTrainWorker" in " ".join(one.cmdline())]
 
 
 # ---------------------------------------------------------------- kills
