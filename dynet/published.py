@@ -13,6 +13,8 @@ from typing import Final
 from dynet.validate import Quality
 
 SOURCE: Final = "arXiv 2404.02154"
+#: Pictures that the published figures are of; of SOTS the outdoor ones.
+PICTURES: Final = {"sots": 500, "rain100l": 100, "bsd68": 68, "urban100": 100}
 _ALIASES: Final = {"cbsd68": "bsd68"}  # the same pictures: the paper's are in colour too
 
 

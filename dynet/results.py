@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from dynet.published import SOURCE, Column, Published
+from dynet.published import PICTURES, SOURCE, Column, Published
 from dynet.validate import Quality
 
 AVERAGE: Final = "average"
@@ -54,6 +54,7 @@ class Table:
     columns: tuple[str, ...]
     pictures: tuple[int, ...]
     lines: tuple[Line, ...]
+    caution: str  # where ours can't be compared with the published figures; or empty
 
 
 def table(rows: Sequence[Row], published: Published) -> Table:
@@ -89,7 +90,15 @@ def table(rows: Sequence[Row], published: Published) -> Table:
         columns=(*map(str, theirs), *([AVERAGE] if averaged else []), *map(str, others)),
         pictures=(*(counts[one.key] for one in theirs), *([0] if averaged else []), *(counts[o.key] for o in others)),
         lines=tuple(lines),
+        caution=_caution({column.set: counts[column.key] for column in theirs}),
     )
+
+
+def _caution(counts: Mapping[str, int]) -> str:
+    """Says where a column has the name of a published set and not its pictures."""
+    there = {name: PICTURES[Column(set=name).key[0]] for name in counts}
+    odd = [f"{name} {count} here and {there[name]} there" for name, count in counts.items() if count != there[name]]
+    return f"what was published is of other pictures: {', '.join(odd)}" if odd else ""
 
 
 def _means(rows: Sequence[Row]) -> dict[str, dict[tuple[str, float | None], Quality]]:
@@ -108,6 +117,12 @@ def _mean(all_: Sequence[Quality]) -> Quality:
         psnr=float(np.mean([one.psnr for one in all_])),
         ssim=float(np.mean([one.ssim for one in all_])),
     )
+
+
+def seconds(rows: Sequence[Row]) -> dict[str, float]:
+    """What a picture took at each depth, on average."""
+    depths = dict.fromkeys(row.depth for row in rows)
+    return {depth: float(np.mean([row.seconds for row in rows if row.depth == depth])) for depth in depths}
 
 
 def scores(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, float]]:
@@ -140,7 +155,16 @@ def markdown(one: Table, notes: Iterable[str]) -> str:
     counted = ["pictures", *(str(count) if count else "" for count in one.pictures)]
     cells = [[named(line), *map(figure, line.figures)] for line in one.lines]
     lines = ["| " + " | ".join(row) + " |" for row in (head, ["---", *("---:" for _ in one.columns)], *cells, counted)]
-    return "\n".join([f"# {one.title}", "", *lines, "", *(f"- {note}" for note in notes), ""])
+    return "\n".join(
+        [
+            f"# {one.title}",
+            "",
+            *lines,
+            "",
+            *(f"- {note}" for note in [*([one.caution] if one.caution else []), *notes]),
+            "",
+        ]
+    )
 
 
 def pictures_csv(rows: Sequence[Row]) -> str:

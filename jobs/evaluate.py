@@ -117,8 +117,10 @@ def _summary(table: Table, rows: Sequence[Row]) -> None:
     lines = [(results.named(line), *map(results.figure, line.figures)) for line in table.lines]
     counts = ("pictures", *(count or "" for count in table.pictures))
     print(terminal.table(("", *table.columns), [*lines, counts]))
-    seconds = sum(row.seconds for row in rows) / len(rows)
-    print(f"\n{len(rows)} pictures restored, {seconds:.2f} s each")
+    if table.caution:
+        print(table.caution)
+    each = ", ".join(f"{depth} {seconds:.3g} s" for depth, seconds in results.seconds(rows).items())
+    print(f"\n{len(rows)} pictures restored; the network took {each} a picture")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,7 +14,9 @@ OUT/index.html                                the worst pictures to look at
 
 from __future__ import annotations
 
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,7 @@ from pipelines.evaluation_views import Gallery, Seen
 
 PAGE: Final = "index.html"
 RESTORED: Final = "restored"
+_NAME: Final = re.compile(r"[\w-]{1,64}", re.ASCII)  # of a folder
 
 #: Scores of a picture, (H, W, 3) uint8, by metric.
 Score = Callable[[np.ndarray], Mapping[str, float]]
@@ -60,21 +63,21 @@ class EvaluateJob:
     def __post_init__(self) -> None:
         if not self.sets or not self.depths:
             raise ValueError("nothing to evaluate: give --mode, or --set NAME=DIR, and a depth")
-        names = [one.name for one in self.sets]
-        for name in names:
-            if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
-                raise ValueError(f"a set's name is {name!r}: take letters, digits, '-', '_' and '.'")
-            if [other.casefold() for other in names].count(name.casefold()) > 1:
-                raise ValueError(f"two sets are called {name}: give each a name of its own")
+        for one in self.sets:
+            if not _NAME.fullmatch(one.name):
+                raise ValueError(f"a set can't be called {one.name!r}: take letters, digits, '-' and '_'")
+        counts = Counter(Column(set=one.name).key for one in self.sets)
+        if twice := [one.name for one in self.sets if counts[Column(set=one.name).key] > 1]:
+            raise ValueError(f"{' and '.join(twice)} would be one column of the table: give them other names")
 
 
 def evaluate(job: EvaluateJob, restorer: Restorer, out: Path, told: Callable[[int, int, str], None]) -> list[Row]:
     """Restores every picture at every depth and writes what came out into `out`.
 
-    `told` hears (cases, done, what comes next); a case is a picture, with one noise where it has some.
+    `told` hears (pictures, done, what comes next); with noise a picture counts once a level.
     Raises ValueError where the network gives something else than numbers; see `dynet.testsets.check` for the rest.
     """
-    cases = [
+    work = [
         (Column(set=one.name, sigma=sigma), entry)
         for one in job.sets
         for sigma in one.sigmas or (None,)
@@ -82,20 +85,31 @@ def evaluate(job: EvaluateJob, restorer: Restorer, out: Path, told: Callable[[in
     ]
     rows: list[Row] = []
     gallery = Gallery()
-    for done, (column, entry) in enumerate(cases):
-        told(len(cases), done, str(column))
-        target, degraded = pair(entry, column.sigma, job.seed)
-        restored = {depth: _restored(restorer, degraded, depth) for depth in job.depths}
-        new = _rows(job, column, entry, target, degraded, restored)
-        files = {depth: _place(column, depth, entry) for depth in job.depths}
-        pictures = {depth: _bytes(pixels) for depth, (pixels, _) in restored.items()}
+    for done, (column, entry) in enumerate(work):
+        told(len(work), done, str(column))
+        case = _case(job, restorer, column, entry)
+        new = _measured(job, case)
+        files = {depth: _place(case, depth) for depth in job.depths}
+        pictures = {depth: _bytes(pixels) for depth, pixels in case.restored.items()}
         for depth, name in files.items():
             _write(out / name, pictures[depth])
-        gallery.add(Seen(rows=tuple(new), files=files), target, degraded, pictures)
+        gallery.add(Seen(rows=new, files=files), case.target, case.degraded, pictures)
         rows += new
-    told(len(cases), len(cases), "")
+    told(len(work), len(work), "")
     _report(job, rows, gallery, out)
     return rows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Case:
+    """A picture, what was made of it, and how long each depth took. `restored`: (H, W, 3) float32 in [0, 1]."""
+
+    column: Column
+    entry: Entry
+    target: np.ndarray
+    degraded: np.ndarray
+    restored: Mapping[str, np.ndarray]
+    seconds: Mapping[str, float]
 
 
 def pair(entry: Entry, sigma: float | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -107,37 +121,34 @@ def pair(entry: Entry, sigma: float | None, seed: int) -> tuple[np.ndarray, np.n
     return target, noisy(target, sigma, noise_of(seed, entry.name, sigma))
 
 
-def _restored(restorer: Restorer, degraded: np.ndarray, depth: str) -> tuple[np.ndarray, float]:
-    """(H, W, 3) float32 in [0, 1], not rounded, and the seconds that the network took."""
-    begun = time.perf_counter()
-    restored = restorer.floats(degraded.astype(np.float32) / 255, depth)
-    return restored.clip(0, 1), time.perf_counter() - begun
+def _case(job: EvaluateJob, restorer: Restorer, column: Column, entry: Entry) -> _Case:
+    target, degraded = pair(entry, column.sigma, job.seed)
+    restored, seconds = {}, {}
+    for depth in job.depths:
+        begun = time.perf_counter()
+        restored[depth] = restorer.floats(degraded.astype(np.float32) / 255, depth).clip(0, 1)
+        seconds[depth] = time.perf_counter() - begun
+    return _Case(column=column, entry=entry, target=target, degraded=degraded, restored=restored, seconds=seconds)
 
 
-def _rows(
-    job: EvaluateJob,
-    column: Column,
-    entry: Entry,
-    target: np.ndarray,
-    degraded: np.ndarray,
-    restored: Mapping[str, tuple[np.ndarray, float]],
-) -> list[Row]:
+def _measured(job: EvaluateJob, case: _Case) -> tuple[Row, ...]:
     try:
-        before = quality(degraded, target)
-        return [
-            Row(
-                column=column,
-                picture=entry.name,
-                depth=depth,
-                quality=quality(pixels, target),
-                before=before,
-                seconds=seconds,
-                scores=job.score(_bytes(pixels)),
-            )
-            for depth, (pixels, seconds) in restored.items()
-        ]
+        before = quality(case.degraded, case.target)
+        found = {depth: quality(pixels, case.target) for depth, pixels in case.restored.items()}
     except ValueError as error:
-        raise ValueError(f"{column}, {ascii(entry.name)[1:-1]}: {error}") from error
+        raise ValueError(f"{case.column}, {ascii(case.entry.name)[1:-1]}: {error}") from error
+    return tuple(
+        Row(
+            column=case.column,
+            picture=case.entry.name,
+            depth=depth,
+            quality=one,
+            before=before,
+            seconds=case.seconds[depth],
+            scores=job.score(_bytes(case.restored[depth])),
+        )
+        for depth, one in found.items()
+    )
 
 
 def quality(picture: np.ndarray, target: np.ndarray) -> Quality:
@@ -149,10 +160,10 @@ def _bytes(pixels: np.ndarray) -> np.ndarray:
     return np.rint(255 * pixels).astype(np.uint8)
 
 
-def _place(column: Column, depth: str, entry: Entry) -> str:
+def _place(case: _Case, depth: str) -> str:
     """Where a restored picture lies in OUT, and never outside: a file's stem holds no slash, and an ending follows."""
-    noise = [] if column.sigma is None else [f"{column.sigma:g}"]
-    return "/".join([RESTORED, column.set, *noise, depth, f"{entry.name}.png"])
+    noise = [] if case.column.sigma is None else [f"{case.column.sigma:g}"]
+    return "/".join([RESTORED, case.column.set, *noise, depth, f"{case.entry.name}.png"])
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:

@@ -31,11 +31,14 @@ _MORE: Final = """
 .results tfoot td { color: var(--soft); font-size: 13px; border-bottom: 0; }
 .shots { display: grid; gap: 10px; margin-top: 10px; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
 .shots img { aspect-ratio: auto; border-radius: 4px; }
+.shots img { width: auto; max-width: 100%; }
+.shots figure:last-child img { width: 100%; max-width: 192px; }
+ul.note { padding-left: 18px; overflow-wrap: anywhere; }
 .card.shot { margin-top: 16px; }
 .card.shot h3 { display: flex; flex-wrap: wrap; gap: 0 14px; align-items: baseline; overflow-wrap: anywhere; }
 .card.shot h3 small { margin: 0; }
 .card.shot figcaption b { margin-right: 6px; }
-@media (max-width: 640px) { .shots { grid-template-columns: 1fr 1fr; } }
+@media (max-width: 640px) { .shots { grid-template-columns: 1fr 1fr; } .shots img { width: 100%; } }
 """
 
 
@@ -51,6 +54,7 @@ def page(table: Table, notes: Sequence[str], gallery: Gallery) -> bytes:
         element("p", _lead(gallery), class_="lead"),
         element("nav", *links, aria_label="Sets"),
         section("table", "Results", f"{table.title}. PSNR in dB / SSIM, means over the pictures.", _results(table)),
+        *([element("p", table.caution, class_="warning")] if table.caution else []),
         element("ul", *(element("li", note) for note in notes), class_="note"),
         *(_set(column, ids[column], gallery) for column in columns),
     )
@@ -96,8 +100,9 @@ def _set(column: Column, name: str, gallery: Gallery) -> Html:
     depth = every[0].rows[-1].depth
     which = f"The {len(worst)} worst of {len(every)} pictures" if len(every) > SHOWN else "All pictures, worst first"
     explained = (
-        f"{which}, by PSNR at depth {depth}. Each is cut where depth {depth} errs most, pixel by pixel; the error map "
-        f"is of the whole picture, with that place boxed, and brightest from {255 * brightest:.0f} grey levels on."
+        f"{which}, by PSNR at depth {depth}. Each is cut where depth {depth} errs most, pixel by pixel, and "
+        f"leads to the whole restored picture. The error map is of the whole, with that place boxed, and brightest "
+        f"from {255 * brightest:.0f} grey levels on."
     )
     return section(
         name,
@@ -123,7 +128,7 @@ def _shot(rank: int, shown: Shown, brightest: float) -> Html:
     drawn = _picture(error_map(shown, brightest), f"error map of {first.picture}")
     shots.append(_figure(drawn, _ERROR, f"of depth {shown.seen.rows[-1].depth}"))
     gain = shown.seen.psnr - first.before.psnr
-    title = element("h3", f"{rank}. ", named, element("small", f"{gain:+.2f} dB on its input"))
+    title = element("h3", f"{rank}. ", named, element("small", f"{gain:+.2f} dB on its input".replace("-", "−")))
     return element("article", title, element("div", *shots, class_="shots"), class_="card shot")
 
 

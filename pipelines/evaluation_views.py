@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw
 from dynet.published import Column
 from dynet.results import INPUT, Row
 
-SIDE: Final = 224  # pixels of a crop
-MAP: Final = 224  # pixels of an error map's longer side
+SIDE: Final = 192  # pixels of a crop
+MAP: Final = 192  # pixels of an error map's longer side
 SHOWN: Final = 12  # pictures of a set, and of a noise: the worst
 TARGET: Final = "target"
 _COLOURS: Final = "inferno"
