@@ -9,21 +9,21 @@ from collections.abc import Iterable, Sequence
 from curation.records import Row
 from curation.report.charts import share_bar
 from curation.report.markup import Html, element, joined
-from curation.report.style import CSS, POLICY
+from curation.report.style import CSS, policy
 from curation.thumbnails import THUMBNAIL
 
 
-def document(title: str, main: Html) -> bytes:
+def document(title: str, main: Html, style: str = CSS) -> bytes:
     """A whole page that loads nothing and runs nothing."""
     head = element(
         "head",
         element("meta", charset="utf-8"),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
+        Html(f'<meta http-equiv="Content-Security-Policy" content="{policy(style)}">'),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="referrer", content="no-referrer"),
         element("link", rel="icon", href="data:,"),
         element("title", title),
-        element("style", Html(CSS)),
+        element("style", Html(style)),
     )
     return f"<!DOCTYPE html>\n{element('html', head, element('body', main), lang='en')}\n".encode()
 

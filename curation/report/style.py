@@ -1,4 +1,4 @@
-"""The page's looks, in one sheet within the page, and the policy that allows that sheet and nothing else."""
+"""A page's looks, in one sheet within the page, and the policy that allows that sheet and nothing else."""
 
 from __future__ import annotations
 
@@ -125,7 +125,8 @@ footer { margin-top: 72px; padding-top: 16px; border-top: 1px solid var(--line);
 @media print { details > * { display: block; } nav { display: none; } }
 """
 
-_HASH: Final = base64.b64encode(hashlib.sha256(CSS.encode()).digest()).decode()
 
-#: Nothing is loaded from anywhere: one style sheet known by its hash, pictures that are in the page, no script.
-POLICY: Final = f"default-src 'none'; style-src 'sha256-{_HASH}'; img-src data:; base-uri 'none'; form-action 'none'"
+def policy(style: str) -> str:
+    """Nothing is loaded from anywhere: one style sheet known by its hash, pictures that are in the page, no script."""
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"

@@ -1,0 +1,213 @@
+"""What an evaluation found: a row a picture and depth, their means, and the paper's table with them in it.
+
+pictures.csv    set, sigma, picture, depth, psnr, ssim, input_psnr, input_ssim, seconds, scores
+table.csv       method, source, set, sigma, psnr, ssim, pictures: the same figures as table.md
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from dynet.published import PICTURES, SOURCE, Column, Published
+from dynet.validate import Quality
+
+AVERAGE: Final = "average"
+INPUT: Final = "input"  # what is restored, as it is
+MEASURED: Final = "measured"
+NOTHING: Final = "-"
+_FIELDS: Final = ("set", "sigma", "picture", "depth", "psnr", "ssim", "input_psnr", "input_ssim", "seconds")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """A picture restored at a depth. `before`: of the degraded picture. `scores`: without a reference, by metric."""
+
+    column: Column
+    picture: str
+    depth: str
+    quality: Quality
+    before: Quality
+    seconds: float  # of the network
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """A line of a table. `source`: where its figures are from. A figure is None where there is none."""
+
+    method: str
+    source: str
+    figures: tuple[Quality | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """Lines with a figure for each of `columns`, each over so many `pictures`; under AVERAGE none are counted."""
+
+    title: str
+    columns: tuple[str, ...]
+    pictures: tuple[int, ...]
+    lines: tuple[Line, ...]
+    caution: str  # where ours can't be compared with the published figures; or empty
+
+
+def table(rows: Sequence[Row], published: Published) -> Table:
+    """Ours beside the published ones: the paper's columns as far as we have them, then those it hasn't.
+
+    The average is that of the paper, over its columns, and is left out unless all of them are there.
+    """
+    have = {row.column.key: row.column for row in rows}
+    theirs = [column for column in published.columns if column.key in have]
+    others = [column for key, column in have.items() if key not in {one.key for one in theirs}]
+    averaged = bool(published.averages) and len(theirs) == len(published.columns)
+    lines = [
+        Line(
+            method=method,
+            source=f"{SOURCE}, table {published.number}",
+            figures=(
+                *(figure for column, figure in zip(published.columns, figures, strict=True) if column in theirs),
+                *([published.averages[method]] if averaged else []),
+                *(None for _ in others),
+            ),
+        )
+        for method, figures in (published.rows.items() if theirs else ())
+    ]
+    found = _means(rows)
+    for method in found:
+        ours = [found[method][column.key] for column in theirs]
+        rest = [found[method][column.key] for column in others]
+        figures = (*ours, *([_mean(ours)] if averaged else []), *rest)
+        lines.append(Line(method=method, source=MEASURED, figures=figures))
+    counts = {column.key: len({row.picture for row in rows if row.column == column}) for column in have.values()}
+    return Table(
+        title=f"Beside table {published.number} of {SOURCE}: {published.setting}" if theirs else "Results",
+        columns=(*map(str, theirs), *([AVERAGE] if averaged else []), *map(str, others)),
+        pictures=(*(counts[one.key] for one in theirs), *([0] if averaged else []), *(counts[o.key] for o in others)),
+        lines=tuple(lines),
+        caution=_caution({column.set: counts[column.key] for column in theirs}),
+    )
+
+
+def _caution(counts: Mapping[str, int]) -> str:
+    """Says where a column has the name of a published set and not its pictures."""
+    there = {name: PICTURES[Column(set=name).key[0]] for name in counts}
+    odd = [f"{name} {count} here and {there[name]} there" for name, count in counts.items() if count != there[name]]
+    return f"what was published is of other pictures: {', '.join(odd)}" if odd else ""
+
+
+def _means(rows: Sequence[Row]) -> dict[str, dict[tuple[str, float | None], Quality]]:
+    """Of the input and of each depth, by column, over its pictures."""
+    found: dict[str, dict[tuple[str, float | None], list[Quality]]] = {INPUT: {}}
+    first = rows[0].depth
+    for row in rows:
+        found.setdefault(row.depth, {}).setdefault(row.column.key, []).append(row.quality)
+        if row.depth == first:
+            found[INPUT].setdefault(row.column.key, []).append(row.before)
+    return {method: {key: _mean(all_) for key, all_ in columns.items()} for method, columns in found.items()}
+
+
+def _mean(all_: Sequence[Quality]) -> Quality:
+    return Quality(
+        psnr=float(np.mean([one.psnr for one in all_])),
+        ssim=float(np.mean([one.ssim for one in all_])),
+    )
+
+
+def seconds(rows: Sequence[Row]) -> dict[str, float]:
+    """What a picture took at each depth, on average."""
+    depths = dict.fromkeys(row.depth for row in rows)
+    return {depth: float(np.mean([row.seconds for row in rows if row.depth == depth])) for depth in depths}
+
+
+def scores(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, float]]:
+    """Means of the scores without a reference by column and depth; pictures that have no such score are left out."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for row in rows:
+        for metric, score in row.scores.items():
+            found.setdefault((str(row.column), row.depth), {}).setdefault(metric, []).append(score)
+    return {
+        key: {metric: float(np.nanmean(values)) for metric, values in metrics.items()} for key, metrics in found.items()
+    }
+
+
+# ---------------------------------------------------------------- as files
+
+
+def figure(quality: Quality | None) -> str:
+    """`31.51/0.980`, as the paper writes it."""
+    return NOTHING if quality is None else f"{quality.psnr:.2f}/{quality.ssim:.3f}"
+
+
+def named(line: Line) -> str:
+    """The method, and whose figures they are."""
+    return f"{line.method} ({'measured' if line.source == MEASURED else 'published'})"
+
+
+def markdown(one: Table, notes: Iterable[str]) -> str:
+    """The table with what it was measured with."""
+    head = ["PSNR/SSIM", *one.columns]
+    counted = ["pictures", *(str(count) if count else "" for count in one.pictures)]
+    cells = [[named(line), *map(figure, line.figures)] for line in one.lines]
+    lines = ["| " + " | ".join(row) + " |" for row in (head, ["---", *("---:" for _ in one.columns)], *cells, counted)]
+    return "\n".join(
+        [
+            f"# {one.title}",
+            "",
+            *lines,
+            "",
+            *(f"- {note}" for note in [*([one.caution] if one.caution else []), *notes]),
+            "",
+        ]
+    )
+
+
+def pictures_csv(rows: Sequence[Row]) -> str:
+    """A line a picture and depth, in the order of `rows`."""
+    metrics = list(rows[0].scores)
+    return _csv((*_FIELDS, *metrics), (_cells(row, metrics) for row in rows))
+
+
+def _cells(row: Row, metrics: Sequence[str]) -> tuple[object, ...]:
+    numbers = (row.quality.psnr, row.quality.ssim, row.before.psnr, row.before.ssim)
+    return (
+        *(row.column.set, _sigma(row.column.sigma), row.picture, row.depth),
+        *(f"{number:.6f}" for number in numbers),
+        f"{row.seconds:.4f}",
+        *(f"{row.scores[metric]:.6f}" for metric in metrics),
+    )
+
+
+def table_csv(one: Table) -> str:
+    """A line a method and column: that the figures can be read by programs."""
+    return _csv(
+        ("method", "source", "column", "psnr", "ssim", "pictures"),
+        (
+            (line.method, line.source, column, f"{quality.psnr:.4f}", f"{quality.ssim:.5f}", _counted(line, count))
+            for line in one.lines
+            for column, quality, count in zip(one.columns, line.figures, one.pictures, strict=True)
+            if quality is not None
+        ),
+    )
+
+
+def _counted(line: Line, count: int) -> str:
+    """Nothing of what was published: those were other pictures, or more of them."""
+    return str(count) if count and line.source == MEASURED else ""
+
+
+def _sigma(sigma: float | None) -> str:
+    return "" if sigma is None else f"{sigma:g}"
+
+
+def _csv(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(lines)
+    return sink.getvalue()
