@@ -33,20 +33,26 @@ _TASKS: Final = ("denoise", "derain", "dehaze")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     flags = _parser().parse_args(argv)
-    work = cost.show if flags.cost else _evaluate
-    return terminal.guarded(PROGRAM, lambda: work(flags), again="starts again")
+    return terminal.guarded(PROGRAM, lambda: _cost(flags) if flags.cost else _evaluate(flags), again="starts again")
+
+
+def _cost(flags: argparse.Namespace) -> None:
+    if flags.mode is not None or flags.set:
+        raise ValueError("--cost stands alone: ask for figures of test pictures in a call of its own")
+    cost.show(flags)
 
 
 def _evaluate(flags: argparse.Namespace) -> None:
     _check(flags)
     import dynet  # torch takes seconds, and --help needs none of it
     from dynet import results, testsets
-    from pipelines.evaluate import PAGE, evaluate
+    from pipelines.evaluate import PAGE, evaluate, try_out
 
     job = _job(flags)
+    restorer = dynet.load(flags.checkpoint, device=_device(flags), precision=flags.precision)
+    try_out(job, restorer)
     with terminal.Bar("check", "picture") as bar:
         testsets.check(job.sets, bar)
-    restorer = dynet.load(flags.checkpoint, device=flags.device, precision=flags.precision)
     flags.out.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     with terminal.Bar("restore", "picture") as bar:
@@ -54,6 +60,14 @@ def _evaluate(flags: argparse.Namespace) -> None:
     _summary(results.table(rows, job.published), rows)
     took = terminal.duration(time.monotonic() - begun)
     print(f"{took}; table: {flags.out}/table.md  pictures: {flags.out}/pictures.csv  page: {flags.out}/{PAGE}")
+
+
+def _device(flags: argparse.Namespace) -> str:
+    import torch
+
+    if flags.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("no GPU here: give --device cpu")
+    return flags.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _check(flags: argparse.Namespace) -> None:
@@ -76,7 +90,7 @@ def _job(flags: argparse.Namespace) -> EvaluateJob:
         sets=_sets(flags),
         depths=tuple(dict.fromkeys(depth_name(depth_of(word)) for word in flags.depth)),
         published=TABLES[_ALL_IN_ONE if flags.mode is None else flags.mode],
-        notes=_notes(flags),
+        notes=(*_notes(flags), _hardware(_device(flags))),
         seed=flags.seed,
     )
 
@@ -108,6 +122,13 @@ def _notes(flags: argparse.Namespace) -> tuple[str, ...]:
         f"{flags.precision}, whole pictures, cropped to a multiple of 16",
         f"noise of seed {flags.seed}; PSNR and SSIM on RGB, clipped to [0, 1], as scikit-image defines them",
     )
+
+
+def _hardware(device: str) -> str:
+    import torch
+
+    where = torch.cuda.get_device_name() if device == "cuda" else f"the CPU, {torch.get_num_threads()} threads"
+    return f"restored on {where}"
 
 
 def _summary(table: Table, rows: Sequence[Row]) -> None:

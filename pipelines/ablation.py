@@ -127,10 +127,9 @@ def ablate(job: AblationJob, told: Told) -> Findings:
     after = max(_FEWEST, int(_FINETUNING * 60 * job.minutes / each / len(arms)))
     start = _pretrained(job, before, told)
     rows = {}
-    for number, arm in enumerate(arms):
+    for arm in arms:
         restorer = _finetuned(job, data, arm, after, start if arm.start == WITH else None, told)
         rows[arm] = list(_evaluated(arm, restorer, sets))
-        told("networks", len(arms), number + 1, arm.folder)
     return Findings(pretraining=before, finetuning=after, trained_on=clean, rows=rows, seconds=time.monotonic() - begun)
 
 
@@ -159,16 +158,19 @@ def check_unseen(job: AblationJob, sets: Sequence[PictureSet]) -> None:
     """Raises ValueError where a test picture is one of the set's, by its bytes or by how it looks."""
     store = open_store(job.store, job.endpoint_url)
     body = store.read(FOLDER + read_manifest(store).metadata.name)
-    described = pq.read_table(io.BytesIO(body), columns=["url", "sha256", "phash"])
-    known = described.num_rows
+    known = pq.read_table(io.BytesIO(body), columns=["url", "sha256", "phash"]).to_pylist()
+    by_bytes = {one["sha256"]: one["url"] for one in known}
+    looked_at = [one for one in known if one["phash"]]
     targets = list(dict.fromkeys(entry.target for one in sets for entry in one.entries))
     bytes_ = [hashlib.sha256(path.read_bytes()).hexdigest() for path in targets]
     looks = [perceptual_hash(testsets.read(path)) for path in targets]
-    found = find_duplicates([*described["sha256"].to_pylist(), *bytes_], [*described["phash"].to_pylist(), *looks])
-    for number, one in enumerate(found[known:]):
-        if one is not None and one.of < known:
-            url = described["url"][one.of].as_py()
-            raise ValueError(f"{targets[number]} is in the set too, from {url}: take it out of either")
+    alike = find_duplicates(
+        [*(one["sha256"] for one in looked_at), *bytes_], [*(one["phash"] for one in looked_at), *looks]
+    )[len(looked_at) :]
+    for path, digest, near in zip(targets, bytes_, alike, strict=True):
+        url = by_bytes.get(digest) or (looked_at[near.of]["url"] if near and near.of < len(looked_at) else None)
+        if url:
+            raise ValueError(f"{path} is in the set too, from {url}: take it out of either")
 
 
 def write_pictures(job: AblationJob, data: Path) -> int:

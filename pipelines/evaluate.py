@@ -71,6 +71,15 @@ class EvaluateJob:
             raise ValueError(f"{' and '.join(twice)} would be one column of the table: give them other names")
 
 
+def try_out(job: EvaluateJob, restorer: Restorer) -> None:
+    """Restores a black square at each depth, so that the first picture isn't charged with what a first call takes.
+
+    Raises ValueError for a depth that the network hasn't.
+    """
+    for depth in job.depths:
+        restorer.floats(np.zeros((testsets.MULTIPLE, testsets.MULTIPLE, 3), np.float32), depth)
+
+
 def evaluate(job: EvaluateJob, restorer: Restorer, out: Path, told: Callable[[int, int, str], None]) -> list[Row]:
     """Restores every picture at every depth and writes what came out into `out`.
 

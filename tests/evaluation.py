@@ -47,10 +47,10 @@ def layout(root: Path, count: int = 2) -> Path:
     return root
 
 
-def checkpoint(path: Path) -> Path:
+def checkpoint(path: Path, config: ModelConfig = NARROW) -> Path:
     """A run's checkpoint of a narrow network, with random weights that are the same every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        trainer = Trainer(DyNet(NARROW), Settings(steps=1), seed=0, device=torch.device("cpu"))
-    torch.save({"trainer": trainer.state_dict(), "config": NARROW.to_dict()}, path)
+        trainer = Trainer(DyNet(config), Settings(steps=1), seed=0, device=torch.device("cpu"))
+    torch.save({"trainer": trainer.state_dict(), "config": config.to_dict()}, path)
     return path
