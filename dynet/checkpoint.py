@@ -106,6 +106,11 @@ def loaded(data: bytes, origin: str) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except UNREADABLE as error:
+        if foreign := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
+            raise CheckpointError(
+                f"{origin} holds a {foreign[1]}, and only tensors and plain containers are loaded, for safety: "
+                "where you trust it, save torch.load(..., weights_only=False)['state_dict'] alone and give that"
+            ) from error
         # torch's own words about these two: none, and the advice to let the file run its code
         silent = isinstance(error, (pickle.UnpicklingError, EOFError))
         cause = "" if silent else ": " + str(error).partition("\n")[0]

@@ -217,7 +217,7 @@ class Trainer:
         if self._skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
             raise Diverged(
                 f"{self._skipped_in_a_row} steps in a row had no use up to step {self.step} (loss {loss:.3g}, gradient"
-                f" {norm:.3g}): go on from an earlier checkpoint with a lower lr than {self.settings.lr:g}"
+                f" {norm:.3g}): go on from the last checkpoint with a lower lr than {self.settings.lr:g}"
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,7 +7,6 @@ these are dropped when read and written as zeros, so that the released code take
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from dynet.checkpoint import UNREADABLE
+from dynet import checkpoint
 from dynet.model import DyNet, ModelConfig, dynet, promptir
 
 Weights = dict[str, Tensor]
@@ -73,7 +72,14 @@ def read(source: str | Path | bytes) -> tuple[ModelConfig, Weights]:
     Takes what `torch.load(weights_only=True)` takes: tensors and plain containers. Raises ValueError for a file that
     holds other objects (as Lightning's do where hyperparameters were saved), and for another network's weights.
     """
-    theirs = {name: _as_ours(name, value) for name, value in _weights(_loaded(source)).items()}
+    if isinstance(source, bytes):
+        return taken(checkpoint.loaded(source, "these bytes"))
+    return taken(checkpoint.loaded(Path(source).read_bytes(), str(source)))
+
+
+def taken(content: Mapping[str, Any]) -> tuple[ModelConfig, Weights]:
+    """The same from what such a file holds."""
+    theirs = {name: _as_ours(name, value) for name, value in _weights(content).items()}
     config = promptir() if any(name.startswith("encoder_level1.0.") for name in theirs) else dynet()
     names = _names(config)
     _check(theirs, names, config)
@@ -126,25 +132,9 @@ def _unused(config: ModelConfig) -> dict[str, tuple[int, int]]:
 # ---------------------------------------------------------------- files
 
 
-def _loaded(source: str | Path | bytes) -> object:
-    """Raises ValueError for what is no checkpoint, or holds more than tensors and plain containers."""
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
-    name = "these bytes" if isinstance(source, bytes) else str(source)
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        foreign = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
-        if foreign is None:
-            raise ValueError(f"{name}: no whole PyTorch checkpoint; load it again") from error
-        raise ValueError(
-            f"{name} holds a {foreign[1]}, and only tensors and plain containers are loaded, for safety: "
-            "where you trust it, save torch.load(..., weights_only=False)['state_dict'] alone and give that"
-        ) from error
-
-
-def _weights(content: object) -> Weights:
+def _weights(content: Mapping[str, Any]) -> Weights:
     """Their weights by name, without Lightning's prefix."""
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else content
+    state = content.get("state_dict", content)
     if not isinstance(state, Mapping) or not state or not all(isinstance(one, Tensor) for one in state.values()):
         raise ValueError("this file holds no weights by name: give a checkpoint of DyNet or PromptIR")
     return {str(name).removeprefix(_PREFIX): value for name, value in state.items()}

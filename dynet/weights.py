@@ -27,7 +27,7 @@ def read(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
         raise ValueError(f"{path} can't be read: {error.strerror}") from error
     state = checkpoint.loaded(data, str(path))
     if "trainer" not in state and "format" not in state:
-        return upstream.read(data)
+        return upstream.taken(state)
     try:
         config, weights = _of_a_run(state) if "trainer" in state else _exported(state)
     except (KeyError, TypeError, AttributeError) as error:

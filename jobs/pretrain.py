@@ -39,7 +39,7 @@ def _pretrain(flags: argparse.Namespace) -> None:
         ranks=flags.ranks,
         workers=flags.workers,
         device=training.device(flags),
-        weights=training.given(flags.weights, recipe.model) if flags.weights else None,
+        weights=training.given(flags.weights, recipe.model, out) if flags.weights else None,
         board=training.board(flags.logs, out),
     )
     training.told("pretrain", out, recipe.settings, functools.partial(pretrain, job))

@@ -72,8 +72,10 @@ def board(folder: Path | None, out: Store) -> str:
     return str(folder.absolute())
 
 
-def given(path: Path, model: ModelConfig) -> dict[str, torch.Tensor]:
+def given(path: Path, model: ModelConfig, out: Store) -> dict[str, torch.Tensor]:
     """Weights to begin with. Raises ValueError for a file of another network."""
+    if begun := checkpoint.steps(out):
+        print(f"{out.root} has a checkpoint after step {begun[-1]}: the run goes on from there, not from {path}")
     _, values = weights.read(path)
     check_weights(DyNet(model), values)
     return values

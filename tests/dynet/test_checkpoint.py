@@ -88,7 +88,7 @@ def test_a_file_that_would_run_code_is_refused(capsys: pytest.CaptureFixture[str
     sink = io.BytesIO()
     torch.save({"model": Hostile()}, sink)
     for data in (sink.getvalue(), pickle.dumps(Hostile()), b"", b"PK\3\4", json.dumps({"a": 1}).encode()):
-        with pytest.raises(CheckpointError, match=r"^given\.ckpt is no checkpoint"):
+        with pytest.raises(CheckpointError, match=r"^given\.ckpt (is no checkpoint|holds a print, and only tensors)"):
             checkpoint.loaded(data, "given.ckpt")
     assert "code ran" not in capsys.readouterr().out
 

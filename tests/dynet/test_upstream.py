@@ -105,7 +105,7 @@ def test_objects_are_not_loaded() -> None:
         upstream.read(_file(content))
 
 
-@pytest.mark.parametrize("content", [{}, {"state_dict": {}}, [1], {"epoch": 3}])
+@pytest.mark.parametrize("content", [{}, {"state_dict": {}}, {"epoch": 3}])
 def test_a_file_without_weights_is_refused(content: object) -> None:
     with pytest.raises(ValueError, match="holds no weights by name"):
         upstream.read(_file(content))
@@ -115,7 +115,7 @@ def test_a_file_that_is_cut_or_none_at_all_is_refused(tmp_path: Path) -> None:
     whole = _file({"a": torch.zeros(100)})
     (tmp_path / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
     for source in (tmp_path / "cut.ckpt", b"not a checkpoint", b""):
-        with pytest.raises(ValueError, match="no whole PyTorch checkpoint"):
+        with pytest.raises(ValueError, match="is no checkpoint of tensors"):
             upstream.read(source)
 
 

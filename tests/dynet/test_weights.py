@@ -42,3 +42,12 @@ def test_a_released_one_is_known_by_its_names(tmp_path: Path) -> None:
 def test_no_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.pt can't be read: No such file"):
         files.read(tmp_path / "none.pt")
+
+
+def test_a_released_file_with_objects_in_it_says_what_to_save(tmp_path: Path) -> None:
+    """As Lightning writes them where hyperparameters were kept."""
+    torch.save({**upstream.written(DyNet()), "hyper_parameters": Path("x")}, tmp_path / "released.ckpt")
+    with pytest.raises(
+        ValueError, match=r"released\.ckpt holds a \S+, and only tensors .* save .*\['state_dict'\] alone"
+    ):
+        files.read(tmp_path / "released.ckpt")
