@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -98,7 +99,7 @@ def _caution(counts: Mapping[str, int]) -> str:
     """Says where a column has the name of a published set and not its pictures."""
     there = {name: PICTURES[Column(set=name).key[0]] for name in counts}
     odd = [f"{name} {count} here and {there[name]} there" for name, count in counts.items() if count != there[name]]
-    return f"what was published is of other pictures: {', '.join(odd)}" if odd else ""
+    return f"What was published is of other pictures: {', '.join(odd)}" if odd else ""
 
 
 def _means(rows: Sequence[Row]) -> dict[str, dict[tuple[str, float | None], Quality]]:
@@ -125,15 +126,24 @@ def seconds(rows: Sequence[Row]) -> dict[str, float]:
     return {depth: float(np.mean([row.seconds for row in rows if row.depth == depth])) for depth in depths}
 
 
-def scores(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, float]]:
-    """Means of the scores without a reference by column and depth; pictures that have no such score are left out."""
-    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+def scores(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and lines of a table of the scores without a reference: means by column and depth.
+
+    Pictures that a metric has no number for are left out of its mean.
+    """
+    found: dict[tuple[str, str], list[Mapping[str, float]]] = {}
     for row in rows:
-        for metric, score in row.scores.items():
-            found.setdefault((str(row.column), row.depth), {}).setdefault(metric, []).append(score)
-    return {
-        key: {metric: float(np.nanmean(values)) for metric, values in metrics.items()} for key, metrics in found.items()
-    }
+        found.setdefault((str(row.column), row.depth), []).append(row.scores)
+    metrics = tuple(rows[0].scores)
+    lines = [
+        (*key, *(_known_mean([scored[metric] for scored in all_]) for metric in metrics)) for key, all_ in found.items()
+    ]
+    return ("set", "depth", *metrics), lines
+
+
+def _known_mean(values: Sequence[float]) -> str:
+    known = [value for value in values if math.isfinite(value)]
+    return f"{np.mean(known):.3f}" if known else NOTHING
 
 
 # ---------------------------------------------------------------- as files
@@ -149,22 +159,20 @@ def named(line: Line) -> str:
     return f"{line.method} ({'measured' if line.source == MEASURED else 'published'})"
 
 
-def markdown(one: Table, notes: Iterable[str]) -> str:
-    """The table with what it was measured with."""
-    head = ["PSNR/SSIM", *one.columns]
+def markdown(one: Table, rows: Sequence[Row], notes: Iterable[str]) -> str:
+    """The table, that of the scores where there are some, and what all was measured with."""
     counted = ["pictures", *(str(count) if count else "" for count in one.pictures)]
     cells = [[named(line), *map(figure, line.figures)] for line in one.lines]
-    lines = ["| " + " | ".join(row) + " |" for row in (head, ["---", *("---:" for _ in one.columns)], *cells, counted)]
-    return "\n".join(
-        [
-            f"# {one.title}",
-            "",
-            *lines,
-            "",
-            *(f"- {note}" for note in [*([one.caution] if one.caution else []), *notes]),
-            "",
-        ]
-    )
+    said = [one.caution] if one.caution else []
+    parts = [f"# {one.title}", _grid(["PSNR/SSIM", *one.columns], [*cells, counted])]
+    parts += [_grid(*scores(rows))] if rows[0].scores else []
+    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in [*said, *notes])]) + "\n"
+
+
+def _grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown: the first column to the left, the others to the right."""
+    marks = ["---", *("---:" for _ in head[1:])]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, marks, *lines))
 
 
 def pictures_csv(rows: Sequence[Row]) -> str:

@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 from PIL import Image
 
+from curation.scorers import Panel, resolve
 from dynet import results, testsets
 from dynet.metrics import psnr, ssim
 from dynet.noise import noise_of, noisy
@@ -47,6 +49,18 @@ Score = Callable[[np.ndarray], Mapping[str, float]]
 def no_scores(_pixels: np.ndarray) -> Mapping[str, float]:
     """A `Score` by no metric."""
     return {}
+
+
+def scored_by(metrics: Sequence[str], weights: Path | None) -> Score:
+    """A `Score` by metrics without a reference, whose weights lie in the folder `weights` or in pyiqa's cache.
+
+    Raises ValueError for a metric or a weight that can't be had.
+    """
+    panel = Panel(resolve(metrics, weights))
+    threads = torch.get_num_threads()
+    panel.setup()
+    torch.set_num_threads(threads)  # scorers leave one, for they expect to be many
+    return lambda pixels: panel.score(pixels).scores
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,7 +196,7 @@ def _write(path: Path, pixels: np.ndarray) -> None:
 
 def _report(job: EvaluateJob, rows: Sequence[Row], gallery: Gallery, out: Path) -> None:
     table = results.table(rows, job.published)
-    (out / "table.md").write_text(results.markdown(table, job.notes), "utf-8")
+    (out / "table.md").write_text(results.markdown(table, rows, job.notes), "utf-8")
     (out / "table.csv").write_text(results.table_csv(table), "utf-8")
     (out / "pictures.csv").write_text(results.pictures_csv(rows), "utf-8")
-    (out / PAGE).write_bytes(page(table, job.notes, gallery))
+    (out / PAGE).write_bytes(page(table, rows, job.notes, gallery))
