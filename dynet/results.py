@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,6 +22,7 @@ AVERAGE: Final = "average"
 INPUT: Final = "input"  # what is restored, as it is
 MEASURED: Final = "measured"
 NOTHING: Final = "-"
+_NO_FIGURES: Final = "The paper has no figures of these sets"
 _FIELDS: Final = ("set", "sigma", "picture", "depth", "psnr", "ssim", "input_psnr", "input_ssim", "seconds")
 
 
@@ -64,35 +65,38 @@ def table(rows: Sequence[Row], published: Published) -> Table:
     The average is that of the paper, over its columns, and is left out unless all of them are there.
     """
     have = {row.column.key: row.column for row in rows}
-    theirs = [column for column in published.columns if column.key in have]
-    others = [column for key, column in have.items() if key not in {one.key for one in theirs}]
-    averaged = bool(published.averages) and len(theirs) == len(published.columns)
-    lines = [
-        Line(
-            method=method,
-            source=f"{SOURCE}, table {published.number}",
-            figures=(
-                *(figure for column, figure in zip(published.columns, figures, strict=True) if column in theirs),
-                *([published.averages[method]] if averaged else []),
-                *(None for _ in others),
-            ),
-        )
-        for method, figures in (published.rows.items() if theirs else ())
-    ]
-    found = _means(rows)
-    for method in found:
-        ours = [found[method][column.key] for column in theirs]
-        rest = [found[method][column.key] for column in others]
-        figures = (*ours, *([_mean(ours)] if averaged else []), *rest)
-        lines.append(Line(method=method, source=MEASURED, figures=figures))
-    counts = {column.key: len({row.picture for row in rows if row.column == column}) for column in have.values()}
+    theirs = tuple(column for column in published.columns if column.key in have)
+    others = tuple(column for key, column in have.items() if key not in {one.key for one in theirs})
+    averaged = bool(published.averages) and theirs == published.columns
+    counts = {key: len({row.picture for row in rows if row.column == column}) for key, column in have.items()}
     return Table(
-        title=f"Beside table {published.number} of {SOURCE}: {published.setting}" if theirs else "Results",
+        title=f"Beside table {published.number} of {SOURCE}: {published.setting}" if theirs else _NO_FIGURES,
         columns=(*map(str, theirs), *([AVERAGE] if averaged else []), *map(str, others)),
         pictures=(*(counts[one.key] for one in theirs), *([0] if averaged else []), *(counts[o.key] for o in others)),
-        lines=tuple(lines),
+        lines=(
+            *(_published(published, theirs, averaged, len(others)) if theirs else ()),
+            *_measured(rows, theirs, averaged, others),
+        ),
         caution=_caution({column.set: counts[column.key] for column in theirs}),
     )
+
+
+def _published(table: Published, columns: Sequence[Column], averaged: bool, others: int) -> Iterator[Line]:
+    for method, figures in table.rows.items():
+        had = [figure for column, figure in zip(table.columns, figures, strict=True) if column in columns]
+        average = [table.averages[method]] if averaged else []
+        source = f"{SOURCE}, table {table.number}"
+        yield Line(method=method, source=source, figures=(*had, *average, *(None for _ in range(others))))
+
+
+def _measured(
+    rows: Sequence[Row], columns: Sequence[Column], averaged: bool, others: Sequence[Column]
+) -> Iterator[Line]:
+    for method, means in _means(rows).items():
+        ours = [means[column.key] for column in columns]
+        average = [_mean(ours)] if averaged else []
+        rest = [means[column.key] for column in others]
+        yield Line(method=method, source=MEASURED, figures=(*ours, *average, *rest))
 
 
 def _caution(counts: Mapping[str, int]) -> str:

@@ -149,7 +149,7 @@ def _summary(table: Table, rows: Sequence[Row]) -> None:
     if rows[0].scores:
         print(f"\n{terminal.table(*results.scores(rows))}")
     if table.caution:
-        print(table.caution)
+        print(f"\n{table.caution}")
     each = ", ".join(f"{depth} {seconds:.3g} s" for depth, seconds in results.seconds(rows).items())
     print(f"\n{len(rows)} pictures restored; the network took {each} a picture")
 

@@ -67,7 +67,7 @@ def test_sets_that_nothing_was_published_of_come_last() -> None:
     assert lines(table)["S (measured)"][-2:] == ["24.50/0.500", "21.50/0.500"]
     alone = results.table(rows([Column(set="kodak", sigma=25)]), TABLES[3])
     assert [line.source for line in alone.lines] == [results.MEASURED] * 3
-    assert alone.title == "Results" and alone.caution == ""
+    assert alone.title == "The paper has no figures of these sets" and alone.caution == ""
 
 
 def test_fewer_pictures_than_were_published_on_are_said() -> None:
