@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PHOTOS ?=
+# Two processes, file by file in the order of the folders: half of the tests wait for others' processes.
+PYTEST := $(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 OUT ?= demo-out
 
 .PHONY: install demo test test-fast lint simd clean
@@ -24,10 +26,10 @@ lint: install
 	$(VENV)/bin/mypy
 
 test: lint
-	$(PY) -m pytest
+	$(PYTEST)
 
 test-fast: lint
-	$(PY) -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 # pillow-simd installs the same package `PIL`: it has to take Pillow's place. It is built before Pillow goes, and needs
 # a C compiler and headers (Debian: gcc libjpeg-dev zlib1g-dev liblcms2-dev libwebp-dev).

@@ -1,6 +1,7 @@
 """Crops from shards as what the training step takes: degraded in the stream's processes, floats on the device.
 
-    stream = Stream(root, plan, workers=2, derive=Degrade(seed=plan.seed, how=Degradation()))
+    stream = Stream(root, plan, workers=2, derive=Degrade(seed=plan.seed, how=Degradation()))    # to pre-train
+    stream = Stream(root, plan, workers=2, derive=Noise(seed=plan.seed, sigmas=(15, 25, 50)))    # to fine-tune
     for batch in stream:
         step(pair(batch, device))
 
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 
 from dynet.degrade import Degradation, degrade, generator_of
+from dynet.noise import noisy
+from dynet.randomness import generator
 from shards.stream import Batch
 
 
@@ -32,6 +35,29 @@ class Degrade:
         for row, (sample, epoch) in enumerate(zip(samples, epochs, strict=True)):
             degrade(pixels[row], generator_of(self.seed, epoch, sample), self.how, into=out[row])
         return out
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Noise:
+    """The protocol's noise at one of `sigmas` grey levels, on a crop that is turned or flipped first, in place."""
+
+    seed: int
+    sigmas: tuple[float, ...]
+
+    def __call__(self, pixels: np.ndarray, samples: Sequence[str], epochs: Sequence[int]) -> np.ndarray:
+        """(n, H, H, 3) uint8 RGB, the same turned and then noisy; `pixels` are turned likewise."""
+        out = np.empty_like(pixels)
+        for row, (sample, epoch) in enumerate(zip(samples, epochs, strict=True)):
+            draw = generator(f"{self.seed}/{epoch}/noise/{sample}")
+            sigma = self.sigmas[int(draw.integers(len(self.sigmas)))]
+            pixels[row] = turned(pixels[row].copy(), int(draw.integers(8)))
+            out[row] = noisy(pixels[row], sigma, draw)
+        return out
+
+
+def turned(pixels: np.ndarray, turn: int) -> np.ndarray:
+    """(H, H, 3) in one of the eight symmetries of a square: four turns, and those of the mirrored picture."""
+    return np.rot90(pixels[:, ::-1] if turn >= 4 else pixels, turn % 4)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -52,6 +52,8 @@ class Batches(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
+    def close(self) -> None: ...
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
@@ -202,12 +204,8 @@ class _Loop:
             self._board.picture(grid, trainer.step)
 
     def _digest(self, batch: Batch) -> int:
-        """The same for the same global batch, whatever the ranks: a sum of hashes of epoch, name and place."""
-        first = self._run.rank * len(batch.samples)
-        told = (
-            f"{epoch}/{sample}/{first + row}"
-            for row, (epoch, sample) in enumerate(zip(batch.epochs, batch.samples, strict=True))
-        )
+        """The same for the same global batch, however ranks share it: a sum of hashes of epoch and name."""
+        told = (f"{epoch}/{sample}" for epoch, sample in zip(batch.epochs, batch.samples, strict=True))
         hashes = [int.from_bytes(hashlib.blake2b(one.encode(), digest_size=8).digest(), "little") for one in told]
         mine = sum(hashes) % (1 << 64)
         mine -= (mine >> 63) << 64  # int64, which wraps as the sum over ranks does

@@ -1,4 +1,4 @@
-"""Generators that a text seeds: what is drawn for something is a function of its name, and of nothing that ran before."""
+"""Generators seeded by a text: what is drawn for something depends on its name, and on nothing that ran before."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One training step, and all that it changes: weights, optimizer, averages, and what was skipped.
 
 What is drawn for a step (the depth) is a function of the seed and the step's number, so that every rank draws the same
-and a resumed run draws it again. The learning rate is constant, as in the paper, so that no schedule has a state.
+and a resumed run draws it again. So is the learning rate: no schedule has a state.
 
 A step whose loss or gradient is not finite, or whose loss is far above what that depth had lately, changes nothing but
 its count. Too many of them in a row stop the run.
@@ -30,6 +30,7 @@ from dynet.model import Depth, DyNet, depth_name, depth_of
 from shards.order import shuffled
 
 PRECISIONS: Final = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+OPTIMIZERS: Final = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 EXPLODED: Final = 10.0  # times the middle of the last losses of that depth
 _LATELY: Final = 50  # losses
 _ENOUGH: Final = 20  # losses of a depth before one can be told to be too high
@@ -48,8 +49,12 @@ class Settings:
     steps: int  # of the optimizer, in all
     depths: tuple[str, ...] = ("S", "L")  # one is drawn for each step; see `dynet.model.depth_of`
     between: bool = False  # also every depth that lies between those
-    lr: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.999)  # of Adam
+    lr: float = 1e-4  # the highest
+    warmup: int = 0  # steps, over which the rate climbs from 0
+    cosine: int = 0  # steps, at which a cosine that begins behind the climb reaches 0; 0: the rate stays as it is
+    optimizer: str = "adam"  # or adamw
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
     precision: str = "f32"  # of the forward pass: f32, bf16 or f16; weights stay float32
     compile: bool = False  # torch.compile, block by block
     accumulate: int = 1  # parts that a rank's batch is cut into, one after the other: less memory
@@ -65,12 +70,27 @@ class Settings:
         object.__setattr__(self, "depths", tuple(depth_name(depth_of(word)) for word in self.depths))
         if not 0 < self.lr < 1:
             raise ValueError(f"lr is {self.lr}: give a number between 0 and 1, such as 1e-4")
+        if self.warmup < 0 or (self.cosine and self.cosine <= self.warmup):
+            raise ValueError(f"warmup is {self.warmup} and cosine {self.cosine}: a cosine ends behind the warm-up")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer is '{self.optimizer}': give {' or '.join(OPTIMIZERS)}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas is {self.betas}: give two numbers from 0 to below 1, such as 0.9 and 0.999")
+        if not 0 <= self.weight_decay < 1:
+            raise ValueError(f"weight_decay is {self.weight_decay}: give at least 0 and less than 1")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is '{self.precision}': give {', '.join(PRECISIONS)}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}: give at least 0 and less than 1")
+
+    def lr_at(self, step: int) -> float:
+        """The rate of step number `step`, counted from 0."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        if not self.cosine:
+            return self.lr
+        share = (step - self.warmup) / (self.cosine - self.warmup)
+        return self.lr * (1 + math.cos(math.pi * min(share, 1.0))) / 2
 
     def depth_at(self, seed: int, step: int) -> Depth:
         """The depth of step number `step`: each of `depths` equally likely, or each level's count where `between`."""
@@ -110,7 +130,7 @@ class Trainer:
         self._skipped_in_a_row = 0
         self._lately: dict[str, deque[float]] = {}
         self._average = _average(self.model, settings.ema) if settings.ema else None
-        self._optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr, betas=settings.betas, fused=True)
+        self._optimizer = _optimizer(self.model, settings)
         self._scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "f16")
         self.model.recompute = settings.recompute
         if settings.compile:
@@ -134,6 +154,8 @@ class Trainer:
         Raises Diverged, ValueError for a batch that `accumulate` doesn't divide.
         """
         depth = self.settings.depth_at(self._seed, self.step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.settings.lr_at(self.step)
         mean = self._backward(pair, depth)
         self._scaler.unscale_(self._optimizer)
         gradients = [one.grad for one in self.model.parameters() if one.grad is not None]
@@ -217,8 +239,6 @@ class Trainer:
         check_weights(self.model, state["model"])
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
-        for group in self._optimizer.param_groups:  # a run may go on with another rate
-            group["lr"] = self.settings.lr
         if self._scaler.is_enabled() and state["scaler"]:
             self._scaler.load_state_dict(state["scaler"])
         if self._average is not None and state["average"] is not None:
@@ -237,6 +257,13 @@ def check_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None
         if mine != theirs:
             told = f"has {name} of shape {theirs}" if theirs else f"lacks {name}"
             raise ValueError(f"the checkpoint is of another network: it {told}, this one has {mine or 'none'}")
+
+
+def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    kind = OPTIMIZERS[settings.optimizer]
+    return kind(
+        model.parameters(), lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+    )
 
 
 def _average(model: DyNet, decay: float) -> AveragedModel:

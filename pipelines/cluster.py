@@ -15,29 +15,46 @@ OOM_RETRIES: Final = 3  # of a task that was killed for memory; then its picture
 
 
 @contextmanager
-def connected() -> Iterator[None]:
+def connected() -> Iterator[bool]:
     """Connects to the cluster of `RAY_ADDRESS` or of this machine, or starts a local one; disconnects after.
+
+    Gives whether it was started here, and so will never have more than this machine.
 
     Inside another Ray program (a notebook, a test) its connection is used and left open. Raises ValueError where
     there is no Ray to be had.
     """
     if ray.is_initialized():
-        yield
+        yield False
         return
     # Ray's own default is to try for ever what its memory monitor has killed; of a cluster its nodes decide.
     os.environ.setdefault("RAY_task_oom_retries", str(OOM_RETRIES))
     try:
-        # A local dashboard is ten processes and 1 GB that nobody asked for.
-        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        own = _connect()
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = os.environ.get("RAY_ADDRESS", "this machine")
         raise ValueError(
             f"no Ray at {where} ({_first_line(error)}): see to it, or set RAY_ADDRESS=local for one of this job's own"
         ) from error
     try:
-        yield
+        yield own
     finally:
         ray.shutdown()
+
+
+def _connect() -> bool:
+    """Whether a Ray had to be started for it."""
+    # A local dashboard is ten processes and 1 GB that nobody asked for.
+    start = functools.partial(ray.init, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    where = os.environ.get("RAY_ADDRESS")
+    if where:
+        start()
+        return where == "local"
+    try:
+        ray.init(address="auto", logging_level=logging.ERROR, log_to_driver=False)
+        return False
+    except ConnectionError:  # nothing runs here
+        start(address="local")
+        return True
 
 
 def _first_line(error: Exception) -> str:

@@ -30,12 +30,13 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from shards.ahead import ReadAhead
 from shards.cache import Cache, default_cache
 from shards.crops import DecodeError, decode_crop_into
 from shards.epochs import Epochs
+from shards.loader import channels_first, feed
 from shards.manifest import ManifestError, read_manifest
 from shards.order import crop_box
 from shards.reader import BadSample, Reader
@@ -43,9 +44,8 @@ from shards.sequence import EPOCH, SHARD, SLOT, Ask, Plan, Position
 from shards.store import LocalStore, Store, StoreError, open_store
 
 MOST_BAD_IN_A_ROW: Final = 100
-_PREFETCH: Final = 4  # batches that a worker has ready
 #: (pixels (n, crop, crop, 3) uint8 RGB, samples, epochs) -> the same shape and type. A function of its arguments alone,
-#: that leaves them as they are; it is pickled to the workers.
+#: pickled to the workers. Where it changes `pixels` (turns them, say) the batch has them changed.
 Derive = Callable[[np.ndarray, Sequence[str], Sequence[int]], np.ndarray]
 _log = logging.getLogger(__name__)
 
@@ -138,18 +138,7 @@ class Stream:
         self.skipped: Counter[str] = Counter()
         self._ahead: ReadAhead | None = None
         self._looked = (-1, -1)  # epoch and window for which was read ahead
-        self._asks = _Asks()
-        self._loader: DataLoader[Any] = DataLoader(
-            crops,
-            batch_size=None,
-            sampler=self._asks,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            pin_memory=torch.cuda.is_available(),
-            prefetch_factor=_PREFETCH if workers else None,
-            persistent_workers=workers > 0,
-            generator=torch.Generator(),  # or it would draw from the trainer's, which a resumed run restores
-        )
+        self._loader, self._asks = feed(crops, workers)
 
     @property
     def position(self) -> Position:
@@ -252,25 +241,6 @@ def _agreed(seen: tuple[int, str], world: int) -> tuple[int, str]:
     return said[0]
 
 
-class _Asks(Sampler[Ask]):
-    """What DataLoader hands to its workers, a global batch at a time."""
-
-    def __init__(self) -> None:
-        self.begin: Callable[[], Iterator[Ask]] = lambda: iter(())
-
-    def __iter__(self) -> Iterator[Ask]:
-        return self.begin()
-
-
-def _as_it_is(made: Any) -> Any:
-    return made
-
-
-def _channels_first(pixels: np.ndarray) -> torch.Tensor:
-    """(n, H, W, 3) as (n, 3, H, W), the same memory."""
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
-
-
 @dataclass(kw_only=True)
 class _Crops(Dataset[Any]):
     """Global batches to this rank's crops: what a worker does."""
@@ -301,8 +271,8 @@ class _Crops(Dataset[Any]):
             samples.append(sample)
             epochs.append(picks[at][EPOCH])
         return Batch(
-            pixels=_channels_first(pixels),
-            derived=None if self.derive is None else _channels_first(self.derive(pixels, samples, epochs)),
+            pixels=channels_first(pixels),
+            derived=None if self.derive is None else channels_first(self.derive(pixels, samples, epochs)),
             samples=tuple(samples),
             epochs=tuple(epochs),
             skipped=tuple(

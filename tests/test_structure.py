@@ -25,7 +25,7 @@ ALLOWED = {
 FRAMEWORKS = {"torch", "torchvision", "pyiqa"}
 #: What reads and writes lists, tars, ledgers and manifests, and what every worker imports first: numpy and Arrow do.
 WITHOUT_TORCH = [
-    *(f"shards/{path.name}" for path in (PROJECT / "shards").glob("*.py") if path.name != "stream.py"),
+    *(f"shards/{path.name}" for path in (PROJECT / "shards").glob("*.py") if path.stem not in ("loader", "stream")),
     *(f"curation/{name}.py" for name in ("records", "urls", "chunks", "ledger", "originals", "judge", "settle")),
 ]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dynet.data import Degrade, pair
+from dynet.data import Degrade, Noise, pair, turned
 from dynet.degrade import Degradation, degrade, generator_of
 from shards.store import LocalStore
 from shards.stream import Batch, Plan, Stream
@@ -97,3 +97,25 @@ def test_pinned_batches_reach_the_gpu(root: str) -> None:
     assert batch.derived is not None
     assert batch.pixels.is_pinned() and batch.derived.is_pinned()
     assert torch.equal(pair(batch, torch.device("cuda")).degraded.cpu(), pair(batch, CPU).degraded)
+
+
+def test_the_eight_turns_differ_and_keep_every_pixel() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8)
+    made = [turned(pixels, turn) for turn in range(8)]
+    assert len({one.tobytes() for one in made}) == 8
+    assert all(sorted(one.reshape(-1, 3).tolist()) == sorted(pixels.reshape(-1, 3).tolist()) for one in made)
+
+
+def test_patches_for_denoising_are_turned_and_then_noisy() -> None:
+    clean = np.random.default_rng(1).integers(60, 190, (40, 16, 16, 3), np.uint8)
+    pixels, names = clean.copy(), [str(number) for number in range(40)]
+    made = Noise(seed=1, sigmas=(5.0, 40.0))(pixels, names, [0] * 40)
+    both = zip(clean, pixels, strict=True)
+    turns = [next(turn for turn in range(8) if np.array_equal(turned(one, turn), other)) for one, other in both]
+    assert set(turns) == set(range(8))
+    levels = (made.astype(float) - pixels).std(axis=(1, 2, 3))
+    assert all(abs(level - 5) < 1 or abs(level - 40) < 6 for level in levels)
+    assert 8 < (levels < 20).sum() < 32
+    again = clean.copy()
+    assert np.array_equal(Noise(seed=1, sigmas=(5.0, 40.0))(again, names, [0] * 40), made)
+    assert not np.array_equal(Noise(seed=1, sigmas=(5.0, 40.0))(clean.copy(), names, [1] * 40), made)

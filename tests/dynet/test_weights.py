@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dynet import upstream, weights as files
+from dynet import upstream
+from dynet import weights as files
 from dynet.model import DyNet, ModelConfig, dynet
 from dynet.train import Settings, Trainer
 from tests.states import digest

@@ -16,8 +16,8 @@ import torch
 from dynet.progress import Progress
 from dynet.validate import Quality
 from jobs import pretrain as command
-from jobs import shard, terminal
-from pipelines import pretrain as pipeline
+from jobs import shard, terminal, training
+from pipelines import ranks as pipeline
 from shards.store import LocalStore
 from tests.jobs.conftest import Said
 from tests.sets import write_set
@@ -170,7 +170,7 @@ def test_a_line_puts_first_what_a_narrow_terminal_shows() -> None:
         batch=4, qualities={"L": Quality(psnr=21.5, ssim=0.5)},
     )  # fmt: skip
     said = "40.5 samples/s; 4 % waiting; 1.29 GB; 1 min 17 s left; L 21.50 dB; loss S 0.2000, L 0.1000"
-    assert command.note(now) == said
+    assert training.note(now) == said
 
 
 def test_ctrl_c_that_ends_other_processes_first_is_still_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from dynet.loop import Every
 from dynet.model import ModelConfig
 from dynet.progress import Progress
 from dynet.train import Settings
-from pipelines import pretrain_recipes
+from pipelines import pretrain_recipes, recipe_files
 from pipelines.pretrain import PretrainJob, pretrain
 from pipelines.pretrain_recipes import PretrainRecipe
 from shards.store import LocalStore, Store, open_store
@@ -96,7 +96,7 @@ def test_a_run_leaves_what_one_wants_to_see(undisturbed: LocalStore) -> None:
         "pictures/step-000000024.png",
     ]
     assert curve.read(undisturbed)["step"].to_pylist() == list(range(1, STEPS + 1))
-    assert PretrainRecipe.from_dict(json.loads(undisturbed.read("recipe.json"))) == RECIPE
+    assert recipe_files.made(PretrainRecipe, json.loads(undisturbed.read("recipe.json"))) == RECIPE
     assert list(Path(undisturbed.root, "tensorboard").glob("events.out.tfevents.*"))
 
 
@@ -223,8 +223,9 @@ def test_a_rank_that_is_killed_costs_steps_and_nothing_else(made: LocalStore, tm
 
 
 def workers() -> list[psutil.Process]:
-    """The processes of Ray Train's ranks."""
-    return [one for one in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(one.info["cmdline"] or [])]
+    """The processes of the ranks in this test's Ray, and of no other."""
+    family = psutil.Process().children(recursive=True)
+    return [one for one in family if one.is_running() and "RayTrainWorker" in " ".join(one.cmdline())]
 
 
 # ---------------------------------------------------------------- kills
@@ -236,7 +237,7 @@ def test_a_run_killed_at_random_moments_leaves_the_same_to_the_bit(
 ) -> None:
     """SIGKILL, again and again, each time a little after the run has got further or at any earlier moment."""
     recipe = tmp_path / "recipe.json"
-    recipe.write_text(json.dumps(RECIPE.to_dict()))
+    recipe.write_text(json.dumps(recipe_files.plain(RECIPE)))
     out = LocalStore(tmp_path / "run")
     words = [sys.executable, "-m", "jobs.pretrain", made.root, "--out", out.root, "--recipe", str(recipe)]
     words += ["--workers", "1", "--device", "cpu"]
@@ -271,15 +272,22 @@ def test_the_paper_s_recipe_is_the_paper_s() -> None:
 @pytest.mark.parametrize("name", sorted(pretrain_recipes.NAMED))
 def test_a_recipe_survives_its_file(name: str, tmp_path: Path) -> None:
     recipe = pretrain_recipes.read(name)
-    (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe_files.plain(recipe)))
     assert pretrain_recipes.read(str(tmp_path / "recipe.json")) == recipe
 
 
 def test_single_values_can_be_changed() -> None:
-    words = ["batch=64", "settings.lr=2e-4", 'settings.depths=["S"]', "settings.precision=bf16", "held_out=[]"]
-    recipe = pretrain_recipes.changed(pretrain_recipes.paper(), words)
+    words = [
+        "batch=64",
+        "settings.steps=2e6",
+        "settings.lr=2e-4",
+        'settings.depths=["S"]',
+        "settings.precision=bf16",
+        "held_out=[]",
+    ]
+    recipe = recipe_files.changed(pretrain_recipes.paper(), words)
     assert (recipe.batch, recipe.settings.lr, recipe.settings.depths) == (64, 2e-4, ("S",))
-    assert (recipe.settings.precision, recipe.held_out) == ("bf16", ())
+    assert (recipe.settings.precision, recipe.held_out, recipe.settings.steps) == ("bf16", (), 2_000_000)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +303,7 @@ def test_single_values_can_be_changed() -> None:
         ("batch=-1", "batch"),
         ("every.keep=0", "every.keep"),
         ("valid=0", "valid"),
-        ("settings.steps=1e6", "steps is 1000000.0, and not int"),
+        ("settings.steps=1.5", "steps is 1.5, and not int"),
         ("settings.compile=maybe", "compile is 'maybe', and not bool"),
         ("settings.depths=L", "depths is 'L', and not tuple"),
         ('settings.depths=["S", [3, 4, 4, 6]]', "wrong kind"),
@@ -311,4 +319,4 @@ def test_single_values_can_be_changed() -> None:
 )
 def test_a_value_that_cannot_be_is_refused(word: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        pretrain_recipes.changed(pretrain_recipes.paper(), [word])
+        recipe_files.changed(pretrain_recipes.paper(), [word])

@@ -1,0 +1,194 @@
+"""Training pairs in the folders that users of PromptIR and DyNet have.
+
+DATA/Denoise/3097.png                              clean; noise is added when it is used
+DATA/Derain/rainy/rain-1.png                       with Derain/gt/norain-1.png
+DATA/Dehaze/synthetic/part1/0025_0.8_0.04.jpg      with Dehaze/original/0025.jpg
+
+The lists of the released code, which name the files to take, are optional: LISTS/noisy/denoise.txt (or
+denoise_airnet.txt), LISTS/rainy/rainTrain.txt, LISTS/hazy/hazy_outside.txt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+DERAIN: Final = "derain"
+DEHAZE: Final = "dehaze"
+#: Grey levels of the noise of each denoising task.
+NOISE: Final[Mapping[str, float]] = {"denoise_15": 15, "denoise_25": 25, "denoise_50": 50}
+DE_TYPES: Final = (*NOISE, DERAIN, DEHAZE)
+#: How often a picture comes in an epoch, as in the released code.
+REPEATS: Final[Mapping[str, int]] = {**dict.fromkeys(NOISE, 3), DERAIN: 120, DEHAZE: 1}
+SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
+_LISTS: Final = {
+    "denoise": ("noisy/denoise_airnet.txt", "noisy/denoise.txt"),
+    DERAIN: ("rainy/rainTrain.txt",),
+    DEHAZE: ("hazy/hazy_outside.txt",),
+}
+_FEW: Final = 10  # files that a message names
+_THREADS: Final = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A picture to train on. `degraded` is None where noise is to be added. `name`: of the file below DATA."""
+
+    de_type: str
+    name: str
+    clean: Path
+    degraded: Path | None = None
+
+
+class DataError(ValueError):
+    """Files that can't be trained on, by name."""
+
+
+def find(data: Path, de_types: Sequence[str], lists: Path | None = None) -> tuple[Source, ...]:
+    """The pairs of these tasks, in the order of their names.
+
+    Raises ValueError for an unknown task, a folder or list that there is not, or a picture without its partner.
+    """
+    check_de_types(de_types)
+    found: list[Source] = []
+    for de_type in sorted(set(de_types), key=DE_TYPES.index):
+        if de_type in NOISE:
+            found += _clean(data, de_type, lists)
+        else:
+            found += _paired(data, de_type, lists)
+    return tuple(found)
+
+
+def check_de_types(de_types: Iterable[str]) -> None:
+    """Raises ValueError for none, or for one that there is not."""
+    given = list(de_types)
+    unknown = [one for one in given if one not in DE_TYPES]
+    if unknown or not given:
+        raise ValueError(f"--de_type {' '.join(unknown)}: give some of {', '.join(DE_TYPES)}")
+
+
+def check(sources: Sequence[Source], crop: int, watch: Callable[[int, int], None]) -> None:
+    """Reads every file once, and raises DataError with those that can't be trained on, each with its cause.
+
+    `watch(pictures in all, pictures read)` follows.
+    """
+    once = {(one.clean, one.degraded): one for one in sources}
+    amiss: list[str] = []
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for done, cause in enumerate(pool.map(lambda one: _amiss(one, crop), once.values()), 1):
+            amiss += [cause] if cause else []
+            watch(len(once), done)
+    _refuse(amiss, "can't be trained on", "mend or remove them, or name the others in a list")
+
+
+def read(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB. Raises OSError, ValueError or SyntaxError for a file that is no whole picture."""
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+#: What `read` raises for bytes that are no whole picture.
+UNREADABLE: Final = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+
+# ---------------------------------------------------------------- finding
+
+
+def _clean(data: Path, de_type: str, lists: Path | None) -> Iterator[Source]:
+    folder = _folder(data / "Denoise")
+    for path in _listed(folder, _listing("denoise", lists)):
+        yield Source(de_type=de_type, name=_name(path, data), clean=path)
+
+
+def _paired(data: Path, de_type: str, lists: Path | None) -> Iterator[Source]:
+    root, degraded, clean = {
+        DERAIN: (data / "Derain", "rainy", "gt"),
+        DEHAZE: (data / "Dehaze", "synthetic", "original"),
+    }[de_type]
+    targets = {path.stem: path for path in sorted(_pictures(_folder(root / clean)))}
+    alone: list[str] = []
+    for path in _listed(_folder(root / degraded), _listing(de_type, lists), above=root):
+        target = next((targets[stem] for stem in _stems(path.stem, de_type) if stem in targets), None)
+        if target is None:
+            alone.append(f"{_name(path, data)}: nothing in {clean}/ belongs to it")
+            continue
+        yield Source(de_type=de_type, name=_name(path, data), clean=target, degraded=path)
+    _refuse(alone, "have no partner", f"put the clean picture into {root / clean}")
+
+
+def _stems(stem: str, de_type: str) -> tuple[str, ...]:
+    """What the clean picture may be called: as in the data sets' own names, or just the same."""
+    if de_type == DERAIN:
+        return f"no{stem}", stem.replace("rain-", "norain-", 1), stem
+    return stem.partition("_")[0], stem
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise ValueError(f"{path} is no folder: --data names the one that holds Denoise/, Derain/ and Dehaze/")
+    return path
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def _listing(task: str, lists: Path | None) -> list[str] | None:
+    """The names in the released code's list of a task; None where no lists were given."""
+    if lists is None:
+        return None
+    there = [lists / name for name in _LISTS[task] if (lists / name).is_file()]
+    if not there:
+        raise ValueError(f"{lists} has no {' or '.join(_LISTS[task])}: leave --lists out to take every picture")
+    return [line.strip() for line in there[0].read_text("utf-8").splitlines() if line.strip()]
+
+
+def _listed(folder: Path, names: list[str] | None, above: Path | None = None) -> list[Path]:
+    """The pictures of a folder, by name; or those that a list names, as they lie below `above` (or the folder)."""
+    found = sorted(_pictures(folder))
+    if names is not None:
+        base = above or folder
+        there = {_name(path, base): path for path in found}
+        _refuse([f"{base / name}" for name in names if name not in there], "are missing", "or leave --lists out")
+        found = [there[name] for name in dict.fromkeys(names)]
+    if not found:
+        raise ValueError(f"{folder} holds no picture: put some there ({', '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def _name(path: Path, below: Path) -> str:
+    return path.relative_to(below).as_posix()
+
+
+# ---------------------------------------------------------------- checking
+
+
+def _amiss(one: Source, crop: int) -> str:
+    """Why it can't be trained on; empty where it can."""
+    sizes = []
+    for path in (one.clean, one.degraded):
+        if path is None:
+            continue
+        try:
+            height, width = read(path).shape[:2]
+        except UNREADABLE as error:
+            return f"{path}: can't be read ({str(error) or type(error).__name__})"
+        sizes.append((width, height))
+        if min(width, height) < crop:
+            return f"{path}: {width} x {height} pixels, less than a crop of {crop}"
+    if len(set(sizes)) > 1:
+        return f"{one.name}: {sizes[1][0]} x {sizes[1][1]} pixels, {one.clean.name} has {sizes[0][0]} x {sizes[0][1]}"
+    return ""
+
+
+def _refuse(amiss: Sequence[str], what: str, remedy: str) -> None:
+    if not amiss:
+        return
+    more = f" and {len(amiss) - _FEW} more" if len(amiss) > _FEW else ""
+    raise DataError(f"{len(amiss)} pictures {what}: {'; '.join(amiss[:_FEW])}{more}. Then: {remedy}")

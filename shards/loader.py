@@ -1,0 +1,55 @@
+"""What feeds a trainer, whatever its samples come from: one item for each question, in the order of the questions.
+
+    loader, asks = feed(dataset, workers=4)
+    asks.begin = lambda: iter(questions)            # before each round
+    for made in loader: ...                         # dataset[question]
+
+Workers are forked once and stay. They take questions in turn and answer in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+_PREFETCH: Final = 4  # batches that a worker has ready
+
+
+class Asks(Sampler[Any]):
+    """What DataLoader hands to its workers, a question at a time."""
+
+    def __init__(self) -> None:
+        self.begin: Callable[[], Iterator[Any]] = lambda: iter(())
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.begin()
+
+
+def feed(dataset: Dataset[Any], workers: int) -> tuple[DataLoader[Any], Asks]:
+    """A loader on `workers` processes, 0: none, and what asks it."""
+    asks = Asks()
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=asks,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=_PREFETCH if workers else None,
+        persistent_workers=workers > 0,
+        generator=torch.Generator(),  # or it would draw from the trainer's, which a resumed run restores
+    )
+    return loader, asks
+
+
+def channels_first(pixels: np.ndarray) -> torch.Tensor:
+    """(n, H, W, 3) as (n, 3, H, W), the same memory."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def _as_it_is(made: Any) -> Any:
+    return made

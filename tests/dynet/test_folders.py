@@ -1,0 +1,112 @@
+"""The folders of PromptIR and DyNet: what is found in them, and what is said of what is amiss."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from dynet import folders
+from dynet.folders import DE_TYPES, DataError, Source
+from tests.dynet.pair_folders import picture, save, write_folders
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_folders(tmp_path / "Train")
+
+
+def checked(sources: tuple[Source, ...], crop: int = 32) -> None:
+    folders.check(sources, crop, lambda total, done: None)
+
+
+def test_each_task_has_its_pictures_and_their_partners(data: Path) -> None:
+    found = folders.find(data, DE_TYPES)
+    counts = Counter(one.de_type for one in found)
+    assert counts == {"denoise_15": 5, "denoise_25": 5, "denoise_50": 5, "derain": 3, "dehaze": 4}
+    pairs = {one.name: one.clean.relative_to(data).as_posix() for one in found if one.degraded}
+    assert pairs["Derain/rainy/rain-1.png"] == "Derain/gt/norain-1.png"
+    assert pairs["Dehaze/synthetic/part1/0001_0.8_0.04.png"] == "Dehaze/original/0001.png"
+    checked(found)
+
+
+def test_the_order_of_the_tasks_given_changes_nothing(data: Path) -> None:
+    assert folders.find(data, ["dehaze", "denoise_25"]) == folders.find(data, ["denoise_25", "dehaze", "dehaze"])
+
+
+def test_only_what_is_asked_for_must_be_there(tmp_path: Path) -> None:
+    (tmp_path / "Denoise").mkdir()
+    save(picture(0), tmp_path / "Denoise/a.jpg")
+    assert [one.name for one in folders.find(tmp_path, ["denoise_15"])] == ["Denoise/a.jpg"]
+    with pytest.raises(ValueError, match=r"Derain/gt is no folder: --data names the one"):
+        folders.find(tmp_path, ["derain"])
+
+
+def test_the_released_lists_choose_the_pictures(data: Path, tmp_path: Path) -> None:
+    lists = tmp_path / "data_dir"
+    for name, text in {
+        "noisy/denoise.txt": "00003.png\n00001.png\n",
+        "rainy/rainTrain.txt": "rainy/rain-2.png\n",
+        "hazy/hazy_outside.txt": "synthetic/part1/0000_0.8_0.08.png\n\n",
+    }.items():
+        (lists / name).parent.mkdir(parents=True)
+        (lists / name).write_text(text)
+    names = [one.name for one in folders.find(data, ["denoise_15", "derain", "dehaze"], lists)]
+    assert names == [
+        *("Denoise/00003.png", "Denoise/00001.png", "Derain/rainy/rain-2.png"),
+        "Dehaze/synthetic/part1/0000_0.8_0.08.png",
+    ]
+    (lists / "rainy/rainTrain.txt").write_text("rainy/rain-9.png\n")
+    with pytest.raises(DataError, match=r"1 pictures are missing: .*rain-9\.png"):
+        folders.find(data, ["derain"], lists)
+
+
+def test_a_picture_without_partner_is_named(data: Path) -> None:
+    (data / "Derain/gt/norain-1.png").unlink()
+    with pytest.raises(DataError, match=r"1 pictures have no partner: Derain/rainy/rain-1\.png"):
+        folders.find(data, ["derain"])
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "said"),
+    [
+        ("Derain/gt/norain-1.png", picture(0, 40, 57), r"Derain/rainy/rain-1\.png: 56 x 40 pixels, norain-1\.png has"),
+        ("Denoise/00002.png", picture(0, 31, 99), r"00002\.png: 99 x 31 pixels, less than a crop of 32"),
+        ("Denoise/00002.png", b"<html>", r"00002\.png: can't be read \(cannot identify"),
+        ("Denoise/00002.png", b"", r"00002\.png: can't be read"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_named_before_it_begins(data: Path, name: str, spoil: object, said: str) -> None:
+    if isinstance(spoil, bytes):
+        (data / name).write_bytes(spoil)
+    else:
+        save(spoil, data / name)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=said):
+        checked(folders.find(data, ["denoise_15", "derain"]))
+
+
+def test_a_truncated_picture_is_named(data: Path) -> None:
+    whole = (data / "Denoise/00004.png").read_bytes()
+    (data / "Denoise/00004.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"00004\.png: can't be read"):
+        checked(folders.find(data, ["denoise_15"]))
+
+
+def test_of_many_a_few_are_named_and_all_are_counted(data: Path) -> None:
+    for number in range(30):
+        (data / f"Denoise/x{number:02d}.png").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"30 pictures can't .*x00\.png.* and 20 more"):
+        checked(folders.find(data, ["denoise_50"]))
+
+
+@pytest.mark.parametrize("given", [["deblur"], [], ["denoise_15", "denoise"]])
+def test_an_unknown_task_is_refused(given: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give some of denoise_15, denoise_25"):
+        folders.find(tmp_path, given)
+
+
+def test_an_empty_folder_is_said(tmp_path: Path) -> None:
+    (tmp_path / "Denoise").mkdir()
+    with pytest.raises(ValueError, match="Denoise holds no picture"):
+        folders.find(tmp_path, ["denoise_15"])

@@ -1,0 +1,65 @@
+"""Ranks on a real Ray: what one of them dies of reaches the caller, at once where it would only come again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from dynet.progress import Progress
+from pipelines.ranks import Launch, Rank, check, launch
+from shards.store import LocalStore
+from tests.sets import write_set
+
+WAITED = 120.0  # seconds: three more attempts, and gloo's patience, would take longer
+
+
+def one_rank_refuses(rank: Rank) -> Progress:
+    """As where rank 0 alone looks at the held-out crops: the others wait for it."""
+    if rank.rank == 0:
+        raise ValueError("the held-out shard is empty: hold out another")
+    torch.distributed.barrier()
+    raise AssertionError("rank 0 never came")
+
+
+@pytest.mark.slow
+def test_a_mistake_that_one_rank_finds_ends_the_run_at_once(tmp_path: Path, local_ray: None) -> None:
+    begun = time.monotonic()
+    with pytest.raises(ValueError, match="the held-out shard is empty: hold out another"):
+        launch(Launch(out=LocalStore(tmp_path), ranks=2), one_rank_refuses, lambda now: None)
+    assert time.monotonic() - begun < WAITED
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_ray_of_the_job_s_own_without_a_gpu_is_refused(tmp_path: Path) -> None:
+    write_set(LocalStore(tmp_path / "set"), [12, 8], size=32)
+    words = [sys.executable, "-m", "jobs.pretrain", str(tmp_path / "set"), "--out", str(tmp_path / "run")]
+    words += ["--recipe=demo", "--set=crop=16", "--device=cuda", "--ranks=2"]
+    environment = {**os.environ, "RAY_ADDRESS": "local", "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=WAITED, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.strip() == (
+        "dynet-pretrain: 2 ranks need a GPU each, and this machine has 0: give fewer, or --device cpu"
+    )
+
+
+@pytest.mark.parametrize(
+    ("ranks", "workers", "batch", "accumulate", "said"),
+    [
+        (-1, 0, 8, 1, "give 0 or more"),
+        (0, -1, 8, 1, "give 0 or more"),
+        (3, 0, 8, 1, "a batch of 8 can't be split over 3 ranks"),
+        (4, 0, 8, 4, "2 samples of a rank can't be cut into 4 parts"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    tmp_path: Path, ranks: int, workers: int, batch: int, accumulate: int, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        check(Launch(out=LocalStore(tmp_path), ranks=ranks), workers, batch, accumulate)
