@@ -45,14 +45,13 @@ def _cost(flags: argparse.Namespace) -> None:
 def _evaluate(flags: argparse.Namespace) -> None:
     _check(flags)
     import dynet  # torch takes seconds, and --help needs none of it
-    from dynet import results, testsets
-    from pipelines.evaluate import PAGE, evaluate, try_out
+    from dynet import results
+    from pipelines.evaluate import PAGE, check, evaluate
 
     job = _job(flags)
     restorer = dynet.load(flags.checkpoint, device=_device(flags), precision=flags.precision)
-    try_out(job, restorer)
     with terminal.Bar("check", "picture") as bar:
-        testsets.check(job.sets, bar)
+        check(job, restorer, bar)
     out = Path(flags.out)
     out.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
@@ -95,6 +94,7 @@ def _job(flags: argparse.Namespace) -> EvaluateJob:
         published=TABLES[_ALL_IN_ONE if flags.mode is None else flags.mode],
         notes=(*_notes(flags), _hardware(_device(flags))),
         seed=flags.seed,
+        tile=flags.tile,
         score=scored_by(flags.metrics, flags.weights) if flags.metrics else no_scores,
     )
 
@@ -123,10 +123,11 @@ def _notes(flags: argparse.Namespace) -> tuple[str, ...]:
         digest = hashlib.sha256(flags.checkpoint.read_bytes()).hexdigest()
     except OSError as error:
         raise ValueError(f"{flags.checkpoint} can't be read: {error.strerror}") from error
+    parts = f"tiles of {flags.tile} pixels that overlap by a quarter" if flags.tile else "whole pictures"
     directions = [f"{metric}: {'lower' if lower_better(metric) else 'higher'} is better" for metric in flags.metrics]
     return (
         f"checkpoint {flags.checkpoint.name}, SHA-256 {digest}",
-        f"{flags.precision}, whole pictures, cropped to a multiple of 16",
+        f"{flags.precision}, {parts}, cropped to a multiple of 16",
         f"noise of seed {flags.seed}; PSNR and SSIM on RGB, clipped to [0, 1], as scikit-image defines them",
         *directions,
     )
@@ -185,6 +186,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
     parser.add_argument("--precision", choices=("f32", "bf16"), default="f32", help="of the network (default f32)")
+    parser.add_argument(
+        "--tile",
+        type=int,
+        metavar="N",
+        help="pixels a side of overlapping tiles, for pictures too large for the memory (default: whole pictures)",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is a GPU here")
     parser.add_argument(
         "--metrics", nargs="+", default=[], metavar="NAME", help="pyiqa's, without a reference, of what was restored"

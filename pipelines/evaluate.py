@@ -2,7 +2,7 @@
 
 sets       dynet.testsets      pairs, and clean pictures to add noise to
 degrade    dynet.noise         N(0, σ), a function of (seed, picture, σ)
-restore    dynet.restore       the whole picture, at each depth
+restore    dynet.restore       the whole picture or tiles of it, at each depth
 measure    dynet.metrics       PSNR and SSIM on RGB, clipped to [0, 1]; metrics without a reference where asked for
 show       pipelines.evaluation_page
 
@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 from curation.scorers import Panel, resolve
-from dynet import results, testsets
+from dynet import results, testsets, tiles
 from dynet.metrics import psnr, ssim
 from dynet.noise import noise_of, noisy
 from dynet.published import Column, Published
@@ -72,9 +72,12 @@ class EvaluateJob:
     published: Published
     notes: tuple[str, ...] = ()  # what the table says below: checkpoint, precision and the like
     seed: int = 0  # of the noise
+    tile: int | None = None  # pixels a side of overlapping tiles; None: whole pictures, as the protocol has it
     score: Score = no_scores
 
     def __post_init__(self) -> None:
+        if self.tile is not None:
+            tiles.check(self.tile)
         if not self.sets or not self.depths:
             raise ValueError("nothing to evaluate: give --mode, or --set NAME=DIR, and a depth")
         for one in self.sets:
@@ -85,20 +88,26 @@ class EvaluateJob:
             raise ValueError(f"{' and '.join(twice)} would be one column of the table: give them other names")
 
 
-def try_out(job: EvaluateJob, restorer: Restorer) -> None:
-    """Restores a black square at each depth, so that the first picture isn't charged with what a first call takes.
+def check(job: EvaluateJob, restorer: Restorer, told: Callable[[int, int], None]) -> None:
+    """Raises ValueError, before work starts, for what can't be evaluated; `told` hears (pictures, pictures read).
 
-    Raises ValueError for a depth that the network hasn't.
+    That is a depth that the network hasn't, a picture or pair that can't be used, and one too large for the memory.
     """
-    for depth in job.depths:
+    for depth in job.depths:  # which takes what a first call takes: the first picture isn't charged with it
         restorer.floats(np.zeros((testsets.MULTIPLE, testsets.MULTIPLE, 3), np.float32), depth)
+    testsets.check(job.sets, told)
+    if job.tile is not None:
+        return
+    height, width = testsets.largest(job.sets)
+    if (side := restorer.fitting_tile(height, width)) is not None:
+        raise ValueError(f"{width} x {height} pixels may not fit into the memory that is free: give --tile {side}")
 
 
 def evaluate(job: EvaluateJob, restorer: Restorer, out: Path, told: Callable[[int, int, str], None]) -> list[Row]:
     """Restores every picture at every depth and writes what came out into `out`.
 
     `told` hears (pictures, done, what comes next); with noise a picture counts once a level.
-    Raises ValueError where the network gives something else than numbers; see `dynet.testsets.check` for the rest.
+    Raises ValueError where the network gives something else than numbers; see `check` for the rest.
     """
     work = [
         (Column(set=one.name, sigma=sigma), entry)
@@ -149,7 +158,7 @@ def _case(job: EvaluateJob, restorer: Restorer, column: Column, entry: Entry) ->
     restored, seconds = {}, {}
     for depth in job.depths:
         begun = time.perf_counter()
-        restored[depth] = restorer.floats(degraded.astype(np.float32) / 255, depth).clip(0, 1)
+        restored[depth] = restorer.floats(degraded.astype(np.float32) / 255, depth, job.tile).clip(0, 1)
         seconds[depth] = time.perf_counter() - begun
     return _Case(column=column, entry=entry, target=target, degraded=degraded, restored=restored, seconds=seconds)
 

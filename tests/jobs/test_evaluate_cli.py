@@ -95,6 +95,7 @@ def test_what_was_restored_can_be_scored_without_a_reference(
         (["--set", "a=DATA/dehaze", "--set", "A=DATA/dehaze"], "a and A would be one column"),
         (["--set", "a=DATA/dehaze", "--out", "s3://bucket/a"], "--out s3://bucket/a: results go into a folder"),
         (["--set", "a=DATA/dehaze", "--sigma", "0"], "--sigma: give grey levels above 0"),
+        (["--set", "a=DATA/dehaze", "--tile", "60"], "tiles of 60 pixels a side: give a multiple of 8"),
         (["--set", "a=DATA/dehaze", "--metrics", "nique"], "nique"),
         (["--set", "a=DATA/dehaze", "--depth", "XL"], "depth 'XL': write"),
         (["--set", "a=DATA/dehaze", "--checkpoint", "nowhere.pt"], "nowhere.pt can't be read"),
@@ -128,6 +129,19 @@ def test_a_gpu_that_is_not_there_is_said(narrow: Path, tmp_path: Path, capsys: p
     words = ["--mode", 1, "--data", data, "--checkpoint", narrow, "--out", tmp_path / "out", "--device", "cuda"]
     assert evaluate(*words) == 2
     assert capsys.readouterr().err == "dynet-evaluate: no GPU here: give --device cpu\n"
+
+
+def test_tiles_are_said_beside_their_figures(narrow: Path, tmp_path: Path) -> None:
+    data = layout(tmp_path / "test", count=1)
+    flags = ["--checkpoint", narrow, "--depth", "1,1,1,1", "--device", "cpu"]
+    for name, more in {"whole": [], "tiles": ["--tile", 32]}.items():
+        assert evaluate("--mode", 1, "--data", data, *flags, "--out", tmp_path / name, *more) == 0
+    assert "- f32, whole pictures, " in (tmp_path / "whole" / "table.md").read_text()
+    assert "- f32, tiles of 32 pixels that overlap by a quarter, " in (tmp_path / "tiles" / "table.md").read_text()
+    one, other = (
+        read(tmp_path / name / "restored" / "Rain100L" / "1,1,1,1" / "rain-000.png") for name in ("whole", "tiles")
+    )
+    assert one.shape == other.shape and (one != other).any()
 
 
 @pytest.mark.parametrize("missing", ["--checkpoint", "--out"])
