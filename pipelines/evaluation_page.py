@@ -30,9 +30,7 @@ _MORE: Final = """
 .results .ours td { font-weight: 600; } .results .theirs td { color: var(--soft); }
 .results tfoot td { color: var(--soft); font-size: 13px; border-bottom: 0; }
 .shots { display: grid; gap: 10px; margin-top: 10px; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
-.shots img { aspect-ratio: auto; border-radius: 4px; }
-.shots img { width: auto; max-width: 100%; }
-.shots figure:last-child img { width: 100%; max-width: 192px; }
+.shots img { width: auto; max-width: 100%; aspect-ratio: auto; border-radius: 4px; }
 ul.note { padding-left: 18px; overflow-wrap: anywhere; }
 .card.shot { margin-top: 16px; }
 .card.shot h3 { display: flex; flex-wrap: wrap; gap: 0 14px; align-items: baseline; overflow-wrap: anywhere; }
@@ -40,7 +38,10 @@ ul.note { padding-left: 18px; overflow-wrap: anywhere; }
 .card.shot figcaption b { display: block; }
 .warning { margin-top: 16px; }
 .results th:first-child, .results td:first-child { position: sticky; left: 0; background: var(--paper); }
-@media (max-width: 640px) { .shots { grid-template-columns: 1fr 1fr; } .shots img { width: 100%; } }
+@media (max-width: 640px) {
+  .shots { grid-template-columns: 1fr 1fr; } .shots img { width: 100%; }
+  .shots figure:last-child:nth-child(odd) { grid-column: 1 / -1; } .shots figure:last-child img { width: auto; }
+}
 """
 
 
