@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,6 +22,7 @@ AVERAGE: Final = "average"
 INPUT: Final = "input"  # what is restored, as it is
 MEASURED: Final = "measured"
 NOTHING: Final = "-"
+_NO_FIGURES: Final = "The paper has no figures of these sets"
 _FIELDS: Final = ("set", "sigma", "picture", "depth", "psnr", "ssim", "input_psnr", "input_ssim", "seconds")
 
 
@@ -63,42 +65,45 @@ def table(rows: Sequence[Row], published: Published) -> Table:
     The average is that of the paper, over its columns, and is left out unless all of them are there.
     """
     have = {row.column.key: row.column for row in rows}
-    theirs = [column for column in published.columns if column.key in have]
-    others = [column for key, column in have.items() if key not in {one.key for one in theirs}]
-    averaged = bool(published.averages) and len(theirs) == len(published.columns)
-    lines = [
-        Line(
-            method=method,
-            source=f"{SOURCE}, table {published.number}",
-            figures=(
-                *(figure for column, figure in zip(published.columns, figures, strict=True) if column in theirs),
-                *([published.averages[method]] if averaged else []),
-                *(None for _ in others),
-            ),
-        )
-        for method, figures in (published.rows.items() if theirs else ())
-    ]
-    found = _means(rows)
-    for method in found:
-        ours = [found[method][column.key] for column in theirs]
-        rest = [found[method][column.key] for column in others]
-        figures = (*ours, *([_mean(ours)] if averaged else []), *rest)
-        lines.append(Line(method=method, source=MEASURED, figures=figures))
-    counts = {column.key: len({row.picture for row in rows if row.column == column}) for column in have.values()}
+    theirs = tuple(column for column in published.columns if column.key in have)
+    others = tuple(column for key, column in have.items() if key not in {one.key for one in theirs})
+    averaged = bool(published.averages) and theirs == published.columns
+    counts = {key: len({row.picture for row in rows if row.column == column}) for key, column in have.items()}
     return Table(
-        title=f"Beside table {published.number} of {SOURCE}: {published.setting}" if theirs else "Results",
+        title=f"Beside table {published.number} of {SOURCE}: {published.setting}" if theirs else _NO_FIGURES,
         columns=(*map(str, theirs), *([AVERAGE] if averaged else []), *map(str, others)),
         pictures=(*(counts[one.key] for one in theirs), *([0] if averaged else []), *(counts[o.key] for o in others)),
-        lines=tuple(lines),
+        lines=(
+            *(_published(published, theirs, averaged, len(others)) if theirs else ()),
+            *_measured(rows, theirs, averaged, others),
+        ),
         caution=_caution({column.set: counts[column.key] for column in theirs}),
     )
+
+
+def _published(table: Published, columns: Sequence[Column], averaged: bool, others: int) -> Iterator[Line]:
+    for method, figures in table.rows.items():
+        had = [figure for column, figure in zip(table.columns, figures, strict=True) if column in columns]
+        average = [table.averages[method]] if averaged else []
+        source = f"{SOURCE}, table {table.number}"
+        yield Line(method=method, source=source, figures=(*had, *average, *(None for _ in range(others))))
+
+
+def _measured(
+    rows: Sequence[Row], columns: Sequence[Column], averaged: bool, others: Sequence[Column]
+) -> Iterator[Line]:
+    for method, means in _means(rows).items():
+        ours = [means[column.key] for column in columns]
+        average = [_mean(ours)] if averaged else []
+        rest = [means[column.key] for column in others]
+        yield Line(method=method, source=MEASURED, figures=(*ours, *average, *rest))
 
 
 def _caution(counts: Mapping[str, int]) -> str:
     """Says where a column has the name of a published set and not its pictures."""
     there = {name: PICTURES[Column(set=name).key[0]] for name in counts}
     odd = [f"{name} {count} here and {there[name]} there" for name, count in counts.items() if count != there[name]]
-    return f"what was published is of other pictures: {', '.join(odd)}" if odd else ""
+    return f"What was published is of other pictures: {', '.join(odd)}" if odd else ""
 
 
 def _means(rows: Sequence[Row]) -> dict[str, dict[tuple[str, float | None], Quality]]:
@@ -125,15 +130,24 @@ def seconds(rows: Sequence[Row]) -> dict[str, float]:
     return {depth: float(np.mean([row.seconds for row in rows if row.depth == depth])) for depth in depths}
 
 
-def scores(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, float]]:
-    """Means of the scores without a reference by column and depth; pictures that have no such score are left out."""
-    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+def scores(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and lines of a table of the scores without a reference: means by column and depth.
+
+    Pictures that a metric has no number for are left out of its mean.
+    """
+    found: dict[tuple[str, str], list[Mapping[str, float]]] = {}
     for row in rows:
-        for metric, score in row.scores.items():
-            found.setdefault((str(row.column), row.depth), {}).setdefault(metric, []).append(score)
-    return {
-        key: {metric: float(np.nanmean(values)) for metric, values in metrics.items()} for key, metrics in found.items()
-    }
+        found.setdefault((str(row.column), row.depth), []).append(row.scores)
+    metrics = tuple(rows[0].scores)
+    lines = [
+        (*key, *(_known_mean([scored[metric] for scored in all_]) for metric in metrics)) for key, all_ in found.items()
+    ]
+    return ("set", "depth", *metrics), lines
+
+
+def _known_mean(values: Sequence[float]) -> str:
+    known = [value for value in values if math.isfinite(value)]
+    return f"{np.mean(known):.3f}" if known else NOTHING
 
 
 # ---------------------------------------------------------------- as files
@@ -149,22 +163,20 @@ def named(line: Line) -> str:
     return f"{line.method} ({'measured' if line.source == MEASURED else 'published'})"
 
 
-def markdown(one: Table, notes: Iterable[str]) -> str:
-    """The table with what it was measured with."""
-    head = ["PSNR/SSIM", *one.columns]
+def markdown(one: Table, rows: Sequence[Row], notes: Iterable[str]) -> str:
+    """The table, that of the scores where there are some, and what all was measured with."""
     counted = ["pictures", *(str(count) if count else "" for count in one.pictures)]
     cells = [[named(line), *map(figure, line.figures)] for line in one.lines]
-    lines = ["| " + " | ".join(row) + " |" for row in (head, ["---", *("---:" for _ in one.columns)], *cells, counted)]
-    return "\n".join(
-        [
-            f"# {one.title}",
-            "",
-            *lines,
-            "",
-            *(f"- {note}" for note in [*([one.caution] if one.caution else []), *notes]),
-            "",
-        ]
-    )
+    said = [one.caution] if one.caution else []
+    parts = [f"# {one.title}", _grid(["PSNR/SSIM", *one.columns], [*cells, counted])]
+    parts += [_grid(*scores(rows))] if rows[0].scores else []
+    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in [*said, *notes])]) + "\n"
+
+
+def _grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown: the first column to the left, the others to the right."""
+    marks = ["---", *("---:" for _ in head[1:])]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, marks, *lines))
 
 
 def pictures_csv(rows: Sequence[Row]) -> str:

@@ -10,6 +10,7 @@ Pictures are read as there: RGB bytes, neither turned by EXIF nor changed by a c
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -202,6 +203,16 @@ def _faults(entry: Entry) -> Iterator[str]:
         yield f"{here} is {sizes[0]} pixels and its target {_said(entry.target)} {sizes[1]}: give pairs of one size"
     elif min(shapes[0]) < MULTIPLE:
         yield f"{here} is {sizes[0]} pixels: give pictures of at least {MULTIPLE} a side"
+
+
+def largest(sets: Sequence[PictureSet]) -> tuple[int, int]:
+    """Height and width of the picture with the most pixels; of pictures that `check` has read."""
+
+    def size(path: Path) -> tuple[int, int]:
+        with Image.open(path) as image:
+            return image.height, image.width
+
+    return max((size(entry.target) for one in sets for entry in one.entries), key=math.prod)
 
 
 def read(path: Path) -> np.ndarray:

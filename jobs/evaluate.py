@@ -45,21 +45,21 @@ def _cost(flags: argparse.Namespace) -> None:
 def _evaluate(flags: argparse.Namespace) -> None:
     _check(flags)
     import dynet  # torch takes seconds, and --help needs none of it
-    from dynet import results, testsets
-    from pipelines.evaluate import PAGE, evaluate, try_out
+    from dynet import results
+    from pipelines.evaluate import PAGE, check, evaluate
 
     job = _job(flags)
     restorer = dynet.load(flags.checkpoint, device=_device(flags), precision=flags.precision)
-    try_out(job, restorer)
     with terminal.Bar("check", "picture") as bar:
-        testsets.check(job.sets, bar)
-    flags.out.mkdir(parents=True, exist_ok=True)
+        check(job, restorer, bar)
+    out = Path(flags.out)
+    out.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     with terminal.Bar("restore", "picture") as bar:
-        rows = evaluate(job, restorer, flags.out, bar)
+        rows = evaluate(job, restorer, out, bar)
     _summary(results.table(rows, job.published), rows)
     took = terminal.duration(time.monotonic() - begun)
-    print(f"{took}; table: {flags.out}/table.md  pictures: {flags.out}/pictures.csv  page: {flags.out}/{PAGE}")
+    print(f"{took}; table: {out}/table.md  pictures: {out}/pictures.csv  page: {out}/{PAGE}")
 
 
 def _device(flags: argparse.Namespace) -> str:
@@ -77,6 +77,8 @@ def _check(flags: argparse.Namespace) -> None:
     for name in ("checkpoint", "out"):
         if getattr(flags, name) is None:
             raise ValueError(f"give --{name}: {'the weights' if name == 'checkpoint' else 'a folder for the results'}")
+    if "://" in flags.out:
+        raise ValueError(f"--out {flags.out}: results go into a folder of this machine, so name one")
     if not all(0 < sigma <= 255 for sigma in flags.sigma):
         raise ValueError("--sigma: give grey levels above 0, up to 255")
 
@@ -84,7 +86,7 @@ def _check(flags: argparse.Namespace) -> None:
 def _job(flags: argparse.Namespace) -> EvaluateJob:
     from dynet.model import depth_name, depth_of
     from dynet.published import TABLES
-    from pipelines.evaluate import EvaluateJob
+    from pipelines.evaluate import EvaluateJob, no_scores, scored_by
 
     return EvaluateJob(
         sets=_sets(flags),
@@ -92,6 +94,8 @@ def _job(flags: argparse.Namespace) -> EvaluateJob:
         published=TABLES[_ALL_IN_ONE if flags.mode is None else flags.mode],
         notes=(*_notes(flags), _hardware(_device(flags))),
         seed=flags.seed,
+        tile=flags.tile,
+        score=scored_by(flags.metrics, flags.weights) if flags.metrics else no_scores,
     )
 
 
@@ -113,21 +117,26 @@ def _sets(flags: argparse.Namespace) -> tuple[PictureSet, ...]:
 
 def _notes(flags: argparse.Namespace) -> tuple[str, ...]:
     """What the figures were measured with. Raises ValueError for a checkpoint that can't be read."""
+    from curation.scorers import lower_better
+
     try:
         digest = hashlib.sha256(flags.checkpoint.read_bytes()).hexdigest()
     except OSError as error:
         raise ValueError(f"{flags.checkpoint} can't be read: {error.strerror}") from error
+    parts = f"tiles of {flags.tile} pixels that overlap by a quarter" if flags.tile else "whole pictures"
+    directions = [f"{metric}: {'lower' if lower_better(metric) else 'higher'} is better" for metric in flags.metrics]
     return (
         f"checkpoint {flags.checkpoint.name}, SHA-256 {digest}",
-        f"{flags.precision}, whole pictures, cropped to a multiple of 16",
+        f"{flags.precision}, {parts}, cropped to a multiple of 16",
         f"noise of seed {flags.seed}; PSNR and SSIM on RGB, clipped to [0, 1], as scikit-image defines them",
+        *directions,
     )
 
 
 def _hardware(device: str) -> str:
     import torch
 
-    where = torch.cuda.get_device_name() if device == "cuda" else f"the CPU, {torch.get_num_threads()} threads"
+    where = torch.cuda.get_device_name() if device == "cuda" else f"the CPU, threads: {torch.get_num_threads()}"
     return f"restored on {where}"
 
 
@@ -138,8 +147,10 @@ def _summary(table: Table, rows: Sequence[Row]) -> None:
     lines = [(results.named(line), *map(results.figure, line.figures)) for line in table.lines]
     counts = ("pictures", *(count or "" for count in table.pictures))
     print(terminal.table(("", *table.columns), [*lines, counts]))
+    if rows[0].scores:
+        print(f"\n{terminal.table(*results.scores(rows))}")
     if table.caution:
-        print(table.caution)
+        print(f"\n{table.caution}")
     each = ", ".join(f"{depth} {seconds:.3g} s" for depth, seconds in results.seconds(rows).items())
     print(f"\n{len(rows)} pictures restored; the network took {each} a picture")
 
@@ -169,13 +180,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="a run's or a released one, of any depth")
     parser.add_argument("--depth", nargs="+", default=["S", "L"], help='"S", "L" or four numbers (default S L)')
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where table, figures, pictures and the page go")
+    parser.add_argument("--out", metavar="DIR", help="where table, figures, pictures and the page go")
     parser.add_argument(
         "--sigma", type=float, nargs="+", default=[15, 25, 50], help="noise in grey levels (default 15 25 50)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
     parser.add_argument("--precision", choices=("f32", "bf16"), default="f32", help="of the network (default f32)")
+    parser.add_argument(
+        "--tile",
+        type=int,
+        metavar="N",
+        help="pixels a side of overlapping tiles, for pictures too large for the memory (default: whole pictures)",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is a GPU here")
+    parser.add_argument(
+        "--metrics", nargs="+", default=[], metavar="NAME", help="pyiqa's, without a reference, of what was restored"
+    )
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="their weights (else pyiqa's cache)")
     cost.add_flags(parser)
     return parser
 

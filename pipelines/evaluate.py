@@ -2,7 +2,7 @@
 
 sets       dynet.testsets      pairs, and clean pictures to add noise to
 degrade    dynet.noise         N(0, σ), a function of (seed, picture, σ)
-restore    dynet.restore       the whole picture, at each depth
+restore    dynet.restore       the whole picture or tiles of it, at each depth
 measure    dynet.metrics       PSNR and SSIM on RGB, clipped to [0, 1]; metrics without a reference where asked for
 show       pipelines.evaluation_page
 
@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 from PIL import Image
 
-from dynet import results, testsets
+from curation.scorers import Panel, resolve
+from dynet import results, testsets, tiles
 from dynet.metrics import psnr, ssim
 from dynet.noise import noise_of, noisy
 from dynet.published import Column, Published
@@ -49,6 +51,18 @@ def no_scores(_pixels: np.ndarray) -> Mapping[str, float]:
     return {}
 
 
+def scored_by(metrics: Sequence[str], weights: Path | None) -> Score:
+    """A `Score` by metrics without a reference, whose weights lie in the folder `weights` or in pyiqa's cache.
+
+    Raises ValueError for a metric or a weight that can't be had.
+    """
+    panel = Panel(resolve(metrics, weights))
+    threads = torch.get_num_threads()
+    panel.setup()
+    torch.set_num_threads(threads)  # scorers leave one, for they expect to be many
+    return lambda pixels: panel.score(pixels).scores
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateJob:
     """What is to be evaluated. Raises ValueError for names that two sets share or that are no names of folders."""
@@ -58,9 +72,12 @@ class EvaluateJob:
     published: Published
     notes: tuple[str, ...] = ()  # what the table says below: checkpoint, precision and the like
     seed: int = 0  # of the noise
+    tile: int | None = None  # pixels a side of overlapping tiles; None: whole pictures, as the protocol has it
     score: Score = no_scores
 
     def __post_init__(self) -> None:
+        if self.tile is not None:
+            tiles.check(self.tile)
         if not self.sets or not self.depths:
             raise ValueError("nothing to evaluate: give --mode, or --set NAME=DIR, and a depth")
         for one in self.sets:
@@ -71,20 +88,26 @@ class EvaluateJob:
             raise ValueError(f"{' and '.join(twice)} would be one column of the table: give them other names")
 
 
-def try_out(job: EvaluateJob, restorer: Restorer) -> None:
-    """Restores a black square at each depth, so that the first picture isn't charged with what a first call takes.
+def check(job: EvaluateJob, restorer: Restorer, told: Callable[[int, int], None]) -> None:
+    """Raises ValueError, before work starts, for what can't be evaluated; `told` hears (pictures, pictures read).
 
-    Raises ValueError for a depth that the network hasn't.
+    That is a depth that the network hasn't, a picture or pair that can't be used, and one too large for the memory.
     """
-    for depth in job.depths:
+    for depth in job.depths:  # which takes what a first call takes: the first picture isn't charged with it
         restorer.floats(np.zeros((testsets.MULTIPLE, testsets.MULTIPLE, 3), np.float32), depth)
+    testsets.check(job.sets, told)
+    if job.tile is not None:
+        return
+    height, width = testsets.largest(job.sets)
+    if (side := restorer.fitting_tile(height, width)) is not None:
+        raise ValueError(f"{width} x {height} pixels may not fit into the memory that is free: give --tile {side}")
 
 
 def evaluate(job: EvaluateJob, restorer: Restorer, out: Path, told: Callable[[int, int, str], None]) -> list[Row]:
     """Restores every picture at every depth and writes what came out into `out`.
 
     `told` hears (pictures, done, what comes next); with noise a picture counts once a level.
-    Raises ValueError where the network gives something else than numbers; see `dynet.testsets.check` for the rest.
+    Raises ValueError where the network gives something else than numbers; see `check` for the rest.
     """
     work = [
         (Column(set=one.name, sigma=sigma), entry)
@@ -135,7 +158,7 @@ def _case(job: EvaluateJob, restorer: Restorer, column: Column, entry: Entry) ->
     restored, seconds = {}, {}
     for depth in job.depths:
         begun = time.perf_counter()
-        restored[depth] = restorer.floats(degraded.astype(np.float32) / 255, depth).clip(0, 1)
+        restored[depth] = restorer.floats(degraded.astype(np.float32) / 255, depth, job.tile).clip(0, 1)
         seconds[depth] = time.perf_counter() - begun
     return _Case(column=column, entry=entry, target=target, degraded=degraded, restored=restored, seconds=seconds)
 
@@ -182,7 +205,7 @@ def _write(path: Path, pixels: np.ndarray) -> None:
 
 def _report(job: EvaluateJob, rows: Sequence[Row], gallery: Gallery, out: Path) -> None:
     table = results.table(rows, job.published)
-    (out / "table.md").write_text(results.markdown(table, job.notes), "utf-8")
+    (out / "table.md").write_text(results.markdown(table, rows, job.notes), "utf-8")
     (out / "table.csv").write_text(results.table_csv(table), "utf-8")
     (out / "pictures.csv").write_text(results.pictures_csv(rows), "utf-8")
-    (out / PAGE).write_bytes(page(table, job.notes, gallery))
+    (out / PAGE).write_bytes(page(table, rows, job.notes, gallery))

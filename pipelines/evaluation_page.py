@@ -30,19 +30,22 @@ _MORE: Final = """
 .results .ours td { font-weight: 600; } .results .theirs td { color: var(--soft); }
 .results tfoot td { color: var(--soft); font-size: 13px; border-bottom: 0; }
 .shots { display: grid; gap: 10px; margin-top: 10px; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
-.shots img { aspect-ratio: auto; border-radius: 4px; }
-.shots img { width: auto; max-width: 100%; }
-.shots figure:last-child img { width: 100%; max-width: 192px; }
+.shots img { width: auto; max-width: 100%; aspect-ratio: auto; border-radius: 4px; }
 ul.note { padding-left: 18px; overflow-wrap: anywhere; }
 .card.shot { margin-top: 16px; }
 .card.shot h3 { display: flex; flex-wrap: wrap; gap: 0 14px; align-items: baseline; overflow-wrap: anywhere; }
 .card.shot h3 small { margin: 0; }
-.card.shot figcaption b { margin-right: 6px; }
-@media (max-width: 640px) { .shots { grid-template-columns: 1fr 1fr; } .shots img { width: 100%; } }
+.card.shot figcaption b { display: block; }
+.warning { margin-top: 16px; }
+.results th:first-child, .results td:first-child { position: sticky; left: 0; background: var(--paper); }
+@media (max-width: 640px) {
+  .shots { grid-template-columns: 1fr 1fr; } .shots img { width: 100%; }
+  .shots figure:last-child:nth-child(odd) { grid-column: 1 / -1; } .shots figure:last-child img { width: auto; }
+}
 """
 
 
-def page(table: Table, notes: Sequence[str], gallery: Gallery) -> bytes:
+def page(table: Table, rows: Sequence[Row], notes: Sequence[str], gallery: Gallery) -> bytes:
     """The whole document. Its links go from the folder that has the restored pictures."""
     columns = list(gallery.seen)
     ids = {column: f"set-{at}" for at, column in enumerate(columns)}
@@ -55,6 +58,7 @@ def page(table: Table, notes: Sequence[str], gallery: Gallery) -> bytes:
         element("nav", *links, aria_label="Sets"),
         section("table", "Results", f"{table.title}. PSNR in dB / SSIM, means over the pictures.", _results(table)),
         *([element("p", table.caution, class_="warning")] if table.caution else []),
+        *([_scores(rows)] if rows[0].scores else []),
         element("ul", *(element("li", note) for note in notes), class_="note"),
         *(_set(column, ids[column], gallery) for column in columns),
     )
@@ -83,6 +87,15 @@ def _results(table: Table) -> Html:
     )
 
 
+def _scores(rows: Sequence[Row]) -> Html:
+    head, lines = results.scores(rows)
+    drawn = [element("tr", *_cells(line[0], line[1:])) for line in lines]
+    top = header_row(head[0], *((name, "n") for name in head[1:]))
+    return element(
+        "div", element("table", element("thead", top), element("tbody", *drawn), class_="results"), class_="scroll"
+    )
+
+
 def _line(line: results.Line) -> Html:
     ours = line.source == MEASURED and line.method != INPUT
     cells = _cells(results.named(line), [results.figure(one) for one in line.figures])
@@ -102,7 +115,7 @@ def _set(column: Column, name: str, gallery: Gallery) -> Html:
     explained = (
         f"{which}, by PSNR at depth {depth}. Each is cut where depth {depth} errs most, pixel by pixel, and "
         f"leads to the whole restored picture. The error map is of the whole, with that place boxed, and brightest "
-        f"from {255 * brightest:.0f} grey levels on."
+        f"from {255 * brightest:.0f} grey levels on. PSNR and SSIM are of whole pictures."
     )
     return section(
         name,
@@ -128,7 +141,8 @@ def _shot(rank: int, shown: Shown, brightest: float) -> Html:
     drawn = _picture(error_map(shown, brightest), f"error map of {first.picture}")
     shots.append(_figure(drawn, _ERROR, f"of depth {shown.seen.rows[-1].depth}"))
     gain = shown.seen.psnr - first.before.psnr
-    title = element("h3", f"{rank}. ", named, element("small", f"{gain:+.2f} dB on its input".replace("-", "−")))
+    said = f"{abs(gain):.2f} dB {'better' if gain > 0 else 'worse'} than its input"
+    title = element("h3", f"{rank}. ", named, element("small", said))
     return element("article", title, element("div", *shots, class_="shots"), class_="card shot")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dynet import results
 from dynet.published import TABLES, Column
@@ -66,13 +67,13 @@ def test_sets_that_nothing_was_published_of_come_last() -> None:
     assert lines(table)["S (measured)"][-2:] == ["24.50/0.500", "21.50/0.500"]
     alone = results.table(rows([Column(set="kodak", sigma=25)]), TABLES[3])
     assert [line.source for line in alone.lines] == [results.MEASURED] * 3
-    assert alone.title == "Results" and alone.caution == ""
+    assert alone.title == "The paper has no figures of these sets" and alone.caution == ""
 
 
 def test_fewer_pictures_than_were_published_on_are_said() -> None:
     said = results.table(rows(FIVE), TABLES[3]).caution
     assert said == (
-        "what was published is of other pictures: "
+        "What was published is of other pictures: "
         "SOTS 2 here and 500 there, Rain100L 2 here and 100 there, BSD68 2 here and 68 there"
     )
     assert results.table(rows(FIVE[2:], 68), TABLES[0]).caution == ""
@@ -80,7 +81,7 @@ def test_fewer_pictures_than_were_published_on_are_said() -> None:
 
 def test_the_figures_are_in_markdown_and_csv_too() -> None:
     table = results.table(rows(FIVE[:1]), TABLES[2])
-    text = results.markdown(table, ["f32"])
+    text = results.markdown(table, rows(FIVE[:1]), ["f32"])
     assert "| DyNet-L (published) | 32.07/0.982 |" in text
     assert "| L (measured) | 22.50/0.500 |" in text
     assert text.endswith("- f32\n")
@@ -104,3 +105,15 @@ def test_every_picture_is_a_line_whatever_its_name() -> None:
 
 def test_the_time_a_picture_takes_is_that_of_its_depth() -> None:
     assert results.seconds(rows(FIVE)) == {"S": 1.0, "L": 2.0}
+
+
+def test_scores_are_means_over_the_pictures_that_have_one() -> None:
+    known = [replace(row, scores={"niqe": float("nan"), "brisque": row.seconds}) for row in rows(FIVE[:2])]
+    known[0] = replace(known[0], scores={"niqe": 3.0, "brisque": 3.0})
+    head, lines = results.scores(known)
+    assert head == ("set", "depth", "niqe", "brisque")
+    assert lines[:2] == [("SOTS", "S", "3.000", "2.000"), ("SOTS", "L", "-", "2.000")]
+    assert "| SOTS | S | 3.000 | 2.000 |" in results.markdown(results.table(known, TABLES[3]), known, [])
+    assert results.pictures_csv(known).startswith(
+        results.pictures_csv(rows(FIVE[:2])).splitlines()[0] + ",niqe,brisque"
+    )

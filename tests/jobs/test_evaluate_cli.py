@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from curation.scorers import Panel, resolve
+from dynet.testsets import read
 from jobs.evaluate import main
+from tests.curation.scorers.conftest import write_weights
 from tests.evaluation import NARROW, checkpoint, layout, put, waves
 
 
@@ -37,7 +41,7 @@ def test_all_in_one_prints_the_papers_table_and_says_where_the_rest_lies(
     ]
     assert len(lines["S (measured)"]) == len(lines["L (measured)"]) == 8
     assert lines["pictures"][1:] == ["2"] * 5
-    assert "what was published is of other pictures: SOTS 2 here and 500 there" in said
+    assert "What was published is of other pictures: SOTS 2 here and 500 there" in said
     assert f"table: {out}/table.md" in said
     text = (out / "table.md").read_text()
     assert "| DyNet-L (published) | 31.98/0.981 |" in text and "checkpoint narrow.pt, SHA-256 " in text
@@ -57,6 +61,30 @@ def test_any_folder_will_do_and_so_will_the_released_flags(
 
 
 @pytest.mark.parametrize(
+    "metrics", [["uniform_border"], pytest.param(["niqe", "brisque"], marks=pytest.mark.slow)], ids=" ".join
+)
+def test_what_was_restored_can_be_scored_without_a_reference(
+    metrics: list[str], narrow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = layout(tmp_path / "test", count=1)
+    put(data / "derain" / "Rain100L" / "input" / "rain-000.png", waves(0, 112, 128))
+    put(data / "derain" / "Rain100L" / "target" / "norain-000.png", waves(0, 112, 128))
+    weights = write_weights(tmp_path / "weights")
+    flags = ["--checkpoint", narrow, "--out", tmp_path / "out", "--depth", "1,1,1,1", "--device", "cpu"]
+    assert evaluate("--mode", 1, "--data", data, *flags, "--metrics", *metrics, "--weights", weights) == 0
+    panel = Panel(resolve(metrics, weights))
+    panel.setup()
+    restored = read(tmp_path / "out" / "restored" / "Rain100L" / "1,1,1,1" / "rain-000.png")
+    expected = panel.score(restored).scores
+    (line,) = csv.DictReader((tmp_path / "out" / "pictures.csv").open())
+    assert {metric: float(line[metric]) for metric in expected} == pytest.approx(expected, abs=1e-5)
+    mean = f"{expected[metrics[0]]:.3f}"
+    assert any(line.split()[:3] == ["Rain100L", "1,1,1,1", mean] for line in capsys.readouterr().out.splitlines())
+    assert f"| Rain100L | 1,1,1,1 | {mean} |" in (tmp_path / "out" / "table.md").read_text()
+    assert mean in (tmp_path / "out" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         ([], "nothing to do: give --mode 0, 1, 2 or 3, --set NAME=DIR, or --cost"),
@@ -65,7 +93,10 @@ def test_any_folder_will_do_and_so_will_the_released_flags(
         (["--set", "kodak"], "--set kodak: write NAME=DIR"),
         (["--set", "a/b=DATA/dehaze"], "a set can't be called 'a/b'"),
         (["--set", "a=DATA/dehaze", "--set", "A=DATA/dehaze"], "a and A would be one column"),
+        (["--set", "a=DATA/dehaze", "--out", "s3://bucket/a"], "--out s3://bucket/a: results go into a folder"),
         (["--set", "a=DATA/dehaze", "--sigma", "0"], "--sigma: give grey levels above 0"),
+        (["--set", "a=DATA/dehaze", "--tile", "60"], "tiles of 60 pixels a side: give a multiple of 8"),
+        (["--set", "a=DATA/dehaze", "--metrics", "nique"], "nique"),
         (["--set", "a=DATA/dehaze", "--depth", "XL"], "depth 'XL': write"),
         (["--set", "a=DATA/dehaze", "--checkpoint", "nowhere.pt"], "nowhere.pt can't be read"),
         (["--set", "a=DATA/dehaze", "--checkpoint", "DATA/dehaze/target/0000.png"], "0000.png is no checkpoint"),
@@ -98,6 +129,19 @@ def test_a_gpu_that_is_not_there_is_said(narrow: Path, tmp_path: Path, capsys: p
     words = ["--mode", 1, "--data", data, "--checkpoint", narrow, "--out", tmp_path / "out", "--device", "cuda"]
     assert evaluate(*words) == 2
     assert capsys.readouterr().err == "dynet-evaluate: no GPU here: give --device cpu\n"
+
+
+def test_tiles_are_said_beside_their_figures(narrow: Path, tmp_path: Path) -> None:
+    data = layout(tmp_path / "test", count=1)
+    flags = ["--checkpoint", narrow, "--depth", "1,1,1,1", "--device", "cpu"]
+    for name, more in {"whole": [], "tiles": ["--tile", 32]}.items():
+        assert evaluate("--mode", 1, "--data", data, *flags, "--out", tmp_path / name, *more) == 0
+    assert "- f32, whole pictures, " in (tmp_path / "whole" / "table.md").read_text()
+    assert "- f32, tiles of 32 pixels that overlap by a quarter, " in (tmp_path / "tiles" / "table.md").read_text()
+    one, other = (
+        read(tmp_path / name / "restored" / "Rain100L" / "1,1,1,1" / "rain-000.png") for name in ("whole", "tiles")
+    )
+    assert one.shape == other.shape and (one != other).any()
 
 
 @pytest.mark.parametrize("missing", ["--checkpoint", "--out"])

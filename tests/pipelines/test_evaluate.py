@@ -12,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -24,7 +25,7 @@ from dynet.published import TABLES
 from dynet.restore import Restorer
 from dynet.results import Row
 from dynet.testsets import Entry, PictureSet
-from pipelines.evaluate import EvaluateJob, evaluate, pair, quality
+from pipelines.evaluate import EvaluateJob, check, evaluate, pair, quality
 from tests.evaluation import checkpoint, layout, put, rainy, waves
 
 TASKS = ("denoise", "derain", "dehaze")
@@ -101,6 +102,24 @@ def test_a_picture_is_measured_before_it_is_rounded(tmp_path: Path, restorer: Re
     written = np.asarray(Image.open(tmp_path / "out" / "restored" / "Rain100L" / "S" / "rain-000.png"))
     assert np.array_equal(written, np.rint(255 * restored.clip(0, 1)))
     assert quality(written, target) != row.quality
+
+
+def test_a_picture_too_large_for_the_memory_is_said_with_the_tile_that_fits(
+    tmp_path: Path, restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (rain,) = sets(layout(tmp_path), mode=1)
+    check(job(rain), restorer, lambda total, done: None)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=3_000_000))
+    with pytest.raises(ValueError, match="69 x 50 pixels may not fit into the memory that is free: give --tile 40"):
+        check(job(rain), restorer, lambda total, done: None)
+    check(job(rain, tile=40), restorer, lambda total, done: None)
+
+
+def test_in_tiles_it_is_the_restorers_tiles_that_are_measured(tmp_path: Path, restorer: Restorer) -> None:
+    (rain,) = sets(layout(tmp_path / "data", count=1), mode=1)
+    (row,) = run(job(rain, tile=40), restorer, tmp_path / "out")
+    target, degraded = pair(rain.entries[0], None, seed=0)
+    assert row.quality == quality(restorer.floats(degraded.astype(np.float32) / 255, "S", 40).clip(0, 1), target)
 
 
 # ---------------------------------------------------------------- beside the released code
