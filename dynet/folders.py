@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from PIL import Image
+from dynet import rgb
 
 DERAIN: Final = "derain"
 DEHAZE: Final = "dehaze"
@@ -26,7 +25,6 @@ NOISE: Final[Mapping[str, float]] = {"denoise_15": 15, "denoise_25": 25, "denois
 DE_TYPES: Final = (*NOISE, DERAIN, DEHAZE)
 #: How often a picture comes in an epoch, as in the released code.
 REPEATS: Final[Mapping[str, int]] = {**dict.fromkeys(NOISE, 3), DERAIN: 120, DEHAZE: 1}
-SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 _LISTS: Final = {
     "denoise": ("noisy/denoise_airnet.txt", "noisy/denoise.txt"),
     DERAIN: ("rainy/rainTrain.txt",),
@@ -87,16 +85,6 @@ def check(sources: Sequence[Source], crop: int, watch: Callable[[int, int], None
     _refuse(amiss, "can't be trained on", "mend or remove them, or name the others in a list")
 
 
-def read(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB. Raises OSError, ValueError or SyntaxError for a file that is no whole picture."""
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
-
-
-#: What `read` raises for bytes that are no whole picture.
-UNREADABLE: Final = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-
-
 # ---------------------------------------------------------------- finding
 
 
@@ -136,7 +124,7 @@ def _folder(path: Path) -> Path:
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return (path for path in folder.rglob("*") if rgb.is_named(path))
 
 
 def _listing(task: str, lists: Path | None) -> list[str] | None:
@@ -158,7 +146,7 @@ def _listed(folder: Path, names: list[str] | None, above: Path | None = None) ->
         _refuse([f"{base / name}" for name in names if name not in there], "are missing", "or leave --lists out")
         found = [there[name] for name in dict.fromkeys(names)]
     if not found:
-        raise ValueError(f"{folder} holds no picture: put some there ({', '.join(sorted(SUFFIXES))})")
+        raise ValueError(f"{folder} holds no picture: put some there ({', '.join(sorted(rgb.ENDINGS))})")
     return found
 
 
@@ -176,9 +164,9 @@ def _amiss(one: Source, crop: int) -> str:
         if path is None:
             continue
         try:
-            height, width = read(path).shape[:2]
-        except UNREADABLE as error:
-            return f"{path}: can't be read ({str(error) or type(error).__name__})"
+            height, width = rgb.read(path).shape[:2]
+        except ValueError as error:
+            return str(error)
         sizes.append((width, height))
         if min(width, height) < crop:
             return f"{path}: {width} x {height} pixels, less than a crop of {crop}"

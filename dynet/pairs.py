@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from torch.utils.data import Dataset
 
-from dynet import folders
+from dynet import rgb
 from dynet.data import turned
 from dynet.folders import NOISE, Source
 from dynet.noise import noisy
@@ -147,7 +147,7 @@ class _Pairs(Dataset[Any]):
     def __getitem__(self, one: Ask) -> tuple[Batch | str, Position]:
         try:
             return self._batch(one.picks[self.mine.start : self.mine.stop]), one.after
-        except folders.UNREADABLE as error:  # it could be read before training began
+        except ValueError as error:  # it could be read before training began
             return str(error), one.after
 
     def _batch(self, picks: np.ndarray) -> Batch:
@@ -170,7 +170,7 @@ class _Pairs(Dataset[Any]):
 
 def pair_of(source: Source, crop: int, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Clean and degraded, (crop, crop, 3) uint8 each: a random crop in one of its eight turns and flips."""
-    clean = folders.read(source.clean)
+    clean = rgb.read(source.clean)
     height, width = clean.shape[:2]
     top, left = int(draw.integers(height - crop + 1)), int(draw.integers(width - crop + 1))
     turn = int(draw.integers(8))
@@ -178,4 +178,4 @@ def pair_of(source: Source, crop: int, draw: np.random.Generator) -> tuple[np.nd
     target = turned(clean[box], turn)
     if source.degraded is None:
         return target, noisy(target, NOISE[source.de_type], draw)
-    return target, turned(folders.read(source.degraded)[box], turn)
+    return target, turned(rgb.read(source.degraded)[box], turn)

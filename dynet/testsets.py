@@ -5,13 +5,12 @@
     DIR/dehaze/{input,target}            pairs
 
 That is the layout of PromptIR's and DyNet's released test code. Any other folder of pictures or pairs will do too.
-Pictures are read as there: RGB bytes, neither turned by EXIF nor changed by a colour profile.
+Pictures are read as there (`dynet.rgb`).
 """
 
 from __future__ import annotations
 
 import math
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,9 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
+
+from dynet import rgb
 
 MULTIPLE: Final = 16  # pixels: pictures are cropped to a multiple of it, and can't be smaller
 #: What the released code's modes evaluate, in the order of the paper's columns.
@@ -31,12 +32,6 @@ MODES: Final[Mapping[int, tuple[str, ...]]] = {
 }
 _PAIRS: Final = (("input", "target"), ("hazy", "gt"), ("rainy", "gt"))
 _CLEAN: Final = "original_png"  # where CBSD68 keeps its clean pictures, beside noisy ones
-_ENDINGS: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
-#: What Pillow raises for bytes that are no whole picture.
-_UNREADABLE: Final = (
-    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, RuntimeError, MemoryError),
-    *(struct.error, Image.DecompressionBombError),
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,9 +106,9 @@ def _paired(name: str, degraded: Path, clean: Path) -> PictureSet:
         for path in _pictures(degraded)
     }
     if alone := [path for path, target in matched.items() if target is None]:
-        raise ValueError(f"{_said(alone[0])} has no target in {clean}{_more(len(alone))}")
+        raise ValueError(f"{rgb.said(alone[0])} has no target in {clean}{_more(len(alone))}")
     if left := sorted(set(targets) - set(matched.values())):
-        raise ValueError(f"{_said(left[0])} is a target without its input in {degraded}{_more(len(left))}")
+        raise ValueError(f"{rgb.said(left[0])} is a target without its input in {degraded}{_more(len(left))}")
     entries = [Entry(name=_name(path), target=target, degraded=path) for path, target in matched.items() if target]
     return PictureSet(name=name, entries=_distinct(entries))
 
@@ -128,15 +123,15 @@ def _distinct(entries: Sequence[Entry]) -> tuple[Entry, ...]:
     """By name, which decides the noise and where the restored picture goes."""
     counts = Counter(one.name for one in entries)
     if twice := [one.degraded or one.target for one in entries if counts[one.name] > 1]:
-        raise ValueError(f"{_said(twice[0])}: another picture there has the same name, so rename one")
+        raise ValueError(f"{rgb.said(twice[0])}: another picture there has the same name, so rename one")
     return tuple(sorted(entries, key=lambda one: one.name))
 
 
 def _pictures(folder: Path) -> list[Path]:
     """Its picture files, by name. Raises ValueError where there is none."""
-    found = sorted(path for path in _listed(folder) if path.suffix.lower() in _ENDINGS and path.is_file())
+    found = sorted(path for path in _listed(folder) if rgb.is_named(path))
     if not found:
-        raise ValueError(f"{folder} has no pictures: {', '.join(sorted(_ENDINGS))} are taken")
+        raise ValueError(f"{folder} has no pictures: {', '.join(sorted(rgb.ENDINGS))} are taken")
     return found
 
 
@@ -165,11 +160,6 @@ def _name(path: Path) -> str:
     return path.stem.encode("utf-8", "backslashreplace").decode()
 
 
-def _said(path: Path) -> str:
-    """A stranger's name in a sentence."""
-    return f"{path.parent}/{ascii(path.name)[1:-1] if not path.name.isprintable() else path.name}"
-
-
 def _more(count: int) -> str:
     return f" ({count} such pictures)" if count > 1 else ""
 
@@ -193,14 +183,14 @@ def check(sets: Sequence[PictureSet], told: Callable[[int, int], None]) -> None:
 
 def _faults(entry: Entry) -> Iterator[str]:
     try:
-        shapes = [read(path).shape[:2] for path in (entry.degraded, entry.target) if path is not None]
+        shapes = [rgb.read(path).shape[:2] for path in (entry.degraded, entry.target) if path is not None]
     except ValueError as error:
         yield str(error)
         return
-    here = _said(entry.degraded or entry.target)
+    here = rgb.said(entry.degraded or entry.target)
     sizes = [f"{width} x {height}" for height, width in shapes]
     if len(set(shapes)) > 1:
-        yield f"{here} is {sizes[0]} pixels and its target {_said(entry.target)} {sizes[1]}: give pairs of one size"
+        yield f"{here} is {sizes[0]} pixels and its target {rgb.said(entry.target)} {sizes[1]}: give pairs of one size"
     elif min(shapes[0]) < MULTIPLE:
         yield f"{here} is {sizes[0]} pixels: give pictures of at least {MULTIPLE} a side"
 
@@ -213,18 +203,6 @@ def largest(sets: Sequence[PictureSet]) -> tuple[int, int]:
             return image.height, image.width
 
     return max((size(entry.target) for one in sets for entry in one.entries), key=math.prod)
-
-
-def read(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB. Raises ValueError for a file that is no whole picture of 8 bits."""
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # other packages switch it on, for the whole process
-    try:
-        with Image.open(path) as image:
-            if image.mode[0] in "IF":
-                raise ValueError(f"{image.mode} has other levels than 0 to 255: save it with 8 bits")
-            return np.array(image.convert("RGB"))
-    except _UNREADABLE as error:
-        raise ValueError(f"{_said(path)} can't be read: {' '.join(str(error).split())}") from error
 
 
 def cropped(pixels: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 
 from curation.duplicates import find_duplicates, perceptual_hash
-from dynet import checkpoint, folders, testsets, weights
+from dynet import checkpoint, folders, rgb, testsets, weights
 from dynet.folders import DE_TYPES
 from dynet.loop import Every
 from dynet.model import DyNet, ModelConfig
@@ -163,7 +163,7 @@ def check_unseen(job: AblationJob, sets: Sequence[PictureSet]) -> None:
     looked_at = [one for one in known if one["phash"]]
     targets = list(dict.fromkeys(entry.target for one in sets for entry in one.entries))
     bytes_ = [hashlib.sha256(path.read_bytes()).hexdigest() for path in targets]
-    looks = [perceptual_hash(testsets.read(path)) for path in targets]
+    looks = [perceptual_hash(rgb.read(path)) for path in targets]
     alike = find_duplicates(
         [*(one["sha256"] for one in looked_at), *bytes_], [*(one["phash"] for one in looked_at), *looks]
     )[len(looked_at) :]

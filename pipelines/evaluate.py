@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 from curation.scorers import Panel, resolve
-from dynet import results, testsets, tiles
+from dynet import results, rgb, testsets, tiles
 from dynet.metrics import psnr, ssim
 from dynet.noise import noise_of, noisy
 from dynet.published import Column, Published
@@ -146,9 +146,9 @@ class _Case:
 
 def pair(entry: Entry, sigma: float | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Target and degraded picture, each (H, W, 3) uint8, H and W multiples of 16. Noise is added behind the crop."""
-    target = testsets.cropped(testsets.read(entry.target))
+    target = testsets.cropped(rgb.read(entry.target))
     if entry.degraded is not None:
-        return target, testsets.cropped(testsets.read(entry.degraded))
+        return target, testsets.cropped(rgb.read(entry.degraded))
     assert sigma is not None, entry
     return target, noisy(target, sigma, noise_of(seed, entry.name, sigma))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dynet import testsets
+from dynet import rgb, testsets
 from dynet.testsets import PictureSet, found, released
 from tests.conftest import SHARED
 from tests.evaluation import layout, put, rainy, waves
@@ -198,4 +198,4 @@ def test_a_picture_is_neither_turned_nor_is_a_grey_one_left_grey(tmp_path: Path)
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
     Image.fromarray(waves(0, 20, 40)[..., 0]).save(tmp_path / "a.png", exif=exif)
-    assert testsets.read(tmp_path / "a.png").shape == (20, 40, 3)
+    assert rgb.read(tmp_path / "a.png").shape == (20, 40, 3)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from curation.scorers import Panel, resolve
-from dynet.testsets import read
+from dynet.rgb import read
 from jobs.evaluate import main
 from tests.curation.scorers.conftest import write_weights
 from tests.evaluation import NARROW, checkpoint, layout, put, waves

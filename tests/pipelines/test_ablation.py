@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from curation.duplicates import perceptual_hash
-from dynet import folders
+from dynet import folders, rgb
 from dynet.folders import DE_TYPES
 from dynet.model import ModelConfig
 from dynet.published import Column
@@ -84,7 +84,7 @@ def test_a_test_picture_that_is_in_the_set_ends_it_before_it_begins(job: Ablatio
     seen = job.tests / "cbsd68/4.png"
     value = {
         "sha256": hashlib.sha256(seen.read_bytes()).hexdigest(),
-        "phash": perceptual_hash(folders.read(seen)),
+        "phash": perceptual_hash(rgb.read(seen)),
     }[column]
     store = LocalStore(Path(job.store))
     name = FOLDER + read_manifest(store).metadata.name
