@@ -63,7 +63,7 @@ class Program(Exported):
 def export_program(model: DyNet, depth: Depth, form: str, folder: Path, size: Size | None = None) -> Program:
     """Writes `dynet-<depth>` with the suffix of `form` (torch or onnx) into `folder`.
 
-    (1, 3, H, W) float32 in [0, 1] to the same, not clamped. `size`: height and width, any, of a program for these alone;
+    (1, 3, H, W) float32 in [0, 1] to the same, not clamped. `size`: height and width, any, of a program for that alone;
     None: one for every H and W of at least 16 that 8 divides. Raises ValueError where what was written doesn't give
     what the network gives, and for ONNX where the packages that write and run it are not installed.
     """
@@ -90,7 +90,7 @@ def export_program(model: DyNet, depth: Depth, form: str, folder: Path, size: Si
 
 
 def export_weights(model: DyNet, form: str, folder: Path) -> Exported:
-    """Writes what `dynet.load` reads for every depth into `folder`; `form`: weights, or released for that code.
+    """Writes what `dynet.load` reads into `folder`, for every depth; `form`: weights, or released for that code.
 
     Raises ValueError for a network that the released code doesn't have.
     """

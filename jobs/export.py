@@ -90,8 +90,8 @@ def _parser() -> argparse.ArgumentParser:
         PROGRAM,
         "Writes a checkpoint as files that run elsewhere, each loaded back and compared before it has its name.\n\n"
         "torch     (.pt2, torch.export) and\n"
-        "onnx      one file for each depth, float32: (1, 3, H, W) RGB in [0, 1] to the same, not clamped; for any H and W\n"
-        "          of at least 16 that 8 divides, or for one size\n"
+        "onnx      one file for each depth, float32: (1, 3, H, W) RGB in [0, 1] to the same, not clamped; for any H\n"
+        "          and W of at least 16 that 8 divides, or for one size\n"
         "weights   one small file for every depth, for dynet.load and the other commands\n"
         "released  the same for the code that DyNet's authors released",
         f"{PROGRAM} step-001000000.pt --out exported --depth S L --format torch onnx",
