@@ -49,7 +49,7 @@ def _export(flags: argparse.Namespace) -> None:
     model = dynet.load(flags.checkpoint, device="cpu").model
     jobs = [(form, depth) for form in forms if form in export.PROGRAMS for depth in depths]
     programs: list[Program] = []
-    with terminal.Bar("export", "file") as bar:
+    with terminal.Bar("export", "file", paced=True) as bar:
         for done, (form, depth) in enumerate(jobs):
             bar(len(jobs), done, f"{form}, depth {depth_name(depth)}")
             programs.append(export.export_program(model, depth, form, flags.out, size))
