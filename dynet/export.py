@@ -35,6 +35,7 @@ TOLERANCE: Final = 1e-4
 #: Pictures that a program for any size is compared on; the first is what it is recorded with, the last what is timed.
 _SIZES: Final = ((64, 72), (16, 40), (128, 96))
 _REPEATS: Final = 5
+_ANY_SIZE: Final = 1 << 40  # bytes
 #: Of a recorded operation: where in the code it came from, paths of this machine included.
 _TRACES: Final = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node")
 
@@ -172,15 +173,19 @@ def _save_torch(program: ExportedProgram, path: Path) -> None:
 
 
 def _save_onnx(program: ExportedProgram, path: Path) -> None:
-    """Weights in another shape are folded into constants, one each time that they are applied: only one is kept."""
+    """All that is made of weights alone is computed here, and what is equal kept once: a block applied three times
+    would else have three padded copies. What is left to ONNX Runtime 1.31 to fold at width 48, it can't load."""
     from onnx_ir.passes import common
+    from onnxscript import optimizer
 
     with _quiet():
         made: Any = torch.onnx.export(
             program, dynamo=True, external_data=False, output_names=["restored"], verbose=False
         )
-    common.DeduplicateInitializersPass(size_limit=1 << 40)(made.model)
-    common.ClearMetadataAndDocStringPass()(made.model)
+        optimizer.fold_constants(made.model, input_size_limit=_ANY_SIZE, output_size_limit=_ANY_SIZE)
+    common.RemoveUnusedNodesPass()(made.model)
+    common.DeduplicateInitializersPass(size_limit=_ANY_SIZE)(made.model)
+    common.ClearMetadataAndDocStringPass()(made.model)  # paths of this machine among it
     made.save(str(path), external_data=False)
 
 

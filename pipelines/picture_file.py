@@ -67,7 +67,8 @@ def opened(body: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> PictureFile:
     """The picture in these bytes. Raises Unreadable."""
     upright = None if body.startswith(_OWN) else decode(body, max_pixels)
     if isinstance(upright, Refusal):
-        raise Unreadable(upright.detail or upright.reason.value)
+        reason = upright.reason.value.replace("_", " ")
+        raise Unreadable(f"{reason}: {upright.detail}" if upright.detail else reason)
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(body), formats=_FORMATS) as image:
             warnings.simplefilter("ignore")
