@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 PROGRAM = "dynet-restore"
 AUTO: Final = "auto"
 _SUFFIXES: Final = {"png": ".png", "tiff": ".tif", "webp": ".webp", "bmp": ".bmp", "jpeg": ".jpg"}
-_FEW: Final = 20  # failures that are named on the terminal at the end
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +46,7 @@ def _restore(flags: argparse.Namespace) -> None:
     tiling = _tiling(flags.tile, restorer)
     depth = depth or _within_budget(tasks, restorer, tiling, flags.budget_ms / 1000)
     begun = time.monotonic()
-    with terminal.Bar("restore", "picture") as bar:
+    with terminal.Bar("restore", "picture", paced=True) as bar:
         failures = restore(RestoreJob(tasks=tasks, restorer=restorer, depth=depth, tiling=tiling), bar)
     done = len(tasks) - len(failures)
     print(

@@ -20,7 +20,7 @@ from PIL import ExifTags, Image
 
 from curation.containers import PILLOW_ERRORS, PNG_MAGIC
 from curation.decode import DEFAULT_MAX_PIXELS, decode
-from curation.records import Refusal
+from curation.records import Picture, Refusal
 
 _EXIF: Final = b"Exif\0\0"  # in front of the directory, in JPEG
 _OWN: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM")  # TIFF and BMP, which curation refuses
@@ -67,26 +67,34 @@ def opened(body: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> PictureFile:
     """The picture in these bytes. Raises Unreadable."""
     upright = None if body.startswith(_OWN) else decode(body, max_pixels)
     if isinstance(upright, Refusal):
-        raise Unreadable(upright.detail or upright.reason.value)
+        reason = upright.reason.value.replace("_", " ")
+        raise Unreadable(f"{reason}: {upright.detail}" if upright.detail else reason)
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(body), formats=_FORMATS) as image:
-            warnings.simplefilter("ignore")
-            _check(image, max_pixels)
-            image.load()
-            if image.mode == "CMYK" and upright is not None:
-                return _split(upright.pixels, exif=_exif(image, upright=True), profile=b"")
-            samples = _sixteen(body) if _bits(image, body) == 16 else _eight(image)
-            return _split(samples, exif=_exif(image), profile=image.info.get("icc_profile") or b"")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tags that make no sense
+            return _decoded(body, upright, max_pixels)
     except (MemoryError, Image.DecompressionBombError) as error:
         raise Unreadable(str(error) or "too large for the memory") from error
     except (*PILLOW_ERRORS, cv2.error) as error:
         raise error if isinstance(error, Unreadable) else Unreadable(str(error) or type(error).__name__) from error
 
 
+def _decoded(body: bytes, upright: Picture | None, max_pixels: int) -> PictureFile:
+    """`upright`: what `curation.decode` made of the same bytes."""
+    with Image.open(io.BytesIO(body), formats=_FORMATS) as image:
+        _check(image, max_pixels)
+        image.load()
+        if image.mode == "CMYK" and upright is not None:
+            return _split(upright.pixels, exif=_exif(image, upright=True), profile=b"")
+        samples = _sixteen(body) if _bits(image, body) == 16 else _eight(image)
+        return _split(samples, exif=_exif(image), profile=image.info.get("icc_profile") or b"")
+
+
 def joined(picture: PictureFile, restored: np.ndarray) -> np.ndarray:
     """(H, W, 1 to 4): the restored pixels in the form that the picture had, its alpha beside them."""
-    grey = np.rint(restored.mean(axis=2, keepdims=True, dtype=np.float32)).astype(restored.dtype)
-    colours = grey if picture.grey else restored
+    colours = restored
+    if picture.grey:  # the network may colour it
+        colours = np.rint(restored.mean(axis=2, keepdims=True, dtype=np.float32)).astype(restored.dtype)
     return colours if picture.alpha is None else np.dstack([colours, picture.alpha])
 
 

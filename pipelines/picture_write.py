@@ -39,7 +39,12 @@ def png(samples: np.ndarray, exif: bytes, profile: bytes) -> bytes:
 
 
 def tiff(samples: np.ndarray, exif: bytes, profile: bytes) -> bytes:
-    """(H, W, 1 to 4) uint8 or uint16, in one deflated strip; EXIF's directories become the file's own."""
+    """(H, W, 1 to 4) uint8 or uint16, in one deflated strip; EXIF's directories become the file's own.
+
+    Grey with alpha becomes RGB with alpha at 16 bits: Pillow knows no other.
+    """
+    if samples.shape[2] == 2 and samples.dtype == np.uint16:
+        samples = samples[..., [0, 0, 0, 1]]
     height, width, channels = samples.shape
     wide = np.ascontiguousarray(samples, samples.dtype.newbyteorder("<"))
     differences = wide.copy()

@@ -19,6 +19,7 @@ from typing import Final
 
 import torch
 
+from curation.containers import PILLOW_ERRORS
 from dynet.model import Depth
 from dynet.restore import Restorer
 from pipelines import picture_file
@@ -124,7 +125,9 @@ def _restore(job: RestoreJob, task: Task, watch: Callable[[int, int], None]) -> 
     encode = ENCODERS[task.target.suffix]
     try:
         data = encode(picture_file.joined(picture, restored), picture.exif, picture.profile)
-    except OSError as error:  # what Pillow says of a picture that the form has no place for
+    except ValueError:
+        raise
+    except PILLOW_ERRORS as error:  # too large for the form, or EXIF that makes no sense in it
         raise ValueError(f"no {task.target.suffix} can hold it: {error}") from error
     _write(task.target, data)
 
