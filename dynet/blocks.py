@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from dynet.fused import attended, depthwise, gated, widened
+
 _EPS = 1e-5  # of LayerNorm
+Aligned = tuple[Tensor, Tensor, Tensor]  # the weights of a GDFN as they are applied
 _ALIGNED = 16  # channels: a vector of float32 in AVX-512; tensor cores want 8
-_SMALLEST = 1e-12  # norm of q and k, as in F.normalize
 
 
 class LayerNorm(nn.Module):
@@ -49,9 +51,14 @@ def pointwise(x: Tensor, weight: Tensor) -> Tensor:
     return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
 
 
-def depthwise(dim: int) -> nn.Conv2d:
-    """A 3x3 convolution of each channel by itself, without bias."""
-    return nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim, bias=False)
+class Depthwise(nn.Conv2d):
+    """A 3x3 convolution of each channel by itself, without bias: (B, C, H, W) to the same."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, dim, kernel_size=3, padding=1, groups=dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return depthwise(x, self.weight)
 
 
 def full(dim: int, out: int) -> nn.Conv2d:
@@ -76,36 +83,13 @@ class MDTA(nn.Module):
         self.heads = heads
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
         self.qkv = Pointwise(dim, 3 * dim)
-        self.qkv_depthwise = depthwise(3 * dim)
+        self.qkv_depthwise = Depthwise(3 * dim)
         self.project = Pointwise(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        height = x.shape[2]
         qkv = rearrange(self.qkv_depthwise(self.qkv(x)), "b c h w -> b (h w) c")
-        q, k, v = qkv.chunk(3, dim=-1)  # (B, N, C) each
-        mixed = torch.bmm(v, self._mixing(q, k).transpose(1, 2))
-        return rearrange(mixed, "b (h w) c -> b c h w", h=height)
-
-    def _mixing(self, q: Tensor, k: Tensor) -> Tensor:
-        """P A of all heads, (B, C, C): what the pixels of v are multiplied with."""
-        attention = self._attention(q, k)  # (B, h, c, c)
-        project = rearrange(self.project.weight, "out (head c) 1 1 -> head out c", head=self.heads)
-        return rearrange(project @ attention, "b head out c -> b out (head c)")
-
-    def _attention(self, q: Tensor, k: Tensor) -> Tensor:
-        """A, (B, h, c, c) in the type of q, its softmax in float32."""
-        rows, columns = _inverse_norm(q), _inverse_norm(k)
-        q, k = (rearrange(one, "b n (head c) -> b head n c", head=self.heads) for one in (q, k))
-        rows = rearrange(rows, "b (head c) -> b head c 1", head=self.heads)
-        columns = rearrange(columns, "b (head c) -> b head 1 c", head=self.heads)
-        products = q.transpose(-2, -1) @ k
-        return (products * rows * columns * self.temperature).softmax(dim=-1).to(q.dtype)  # rows are float32
-
-
-def _inverse_norm(x: Tensor) -> Tensor:
-    """(B, N, C) to (B, C) float32 or wider: one over the length of each channel's row of pixels."""
-    wide = torch.promote_types(x.dtype, torch.float32)
-    return 1 / torch.linalg.vector_norm(x, dim=1, dtype=wide).clamp_min(_SMALLEST)
+        mixed = attended(qkv, self.temperature, self.project.weight, self.heads)
+        return rearrange(mixed, "b (h w) c -> b c h w", h=x.shape[2])
 
 
 class GDFN(nn.Module):
@@ -119,29 +103,31 @@ class GDFN(nn.Module):
         hidden = int(dim * expansion)
         self.idle = -hidden % _ALIGNED
         self.widen = Pointwise(dim, 2 * hidden)
-        self.depthwise = depthwise(2 * hidden)
+        self.depthwise = Depthwise(2 * hidden)
         self.project = Pointwise(hidden, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        widen, depthwise, project = self._aligned()
-        wide = F.conv2d(pointwise(x, widen), depthwise, padding=1, groups=len(depthwise))
-        gate, value = wide.chunk(2, dim=1)
-        return pointwise(F.gelu(gate) * value, project)
+    def forward(self, x: Tensor, weights: Aligned | None = None) -> Tensor:
+        widen, kernels, project = weights or self.aligned()
+        return pointwise(gated(depthwise(pointwise(x, widen), kernels)), project)
 
-    def _aligned(self) -> tuple[Tensor, Tensor, Tensor]:
+    def aligned(self) -> Aligned:
         """The weights with rows of zeros behind either half, that make it as wide as vectors and tensor cores like.
 
-        Width 48 has 127 hidden channels: with 128, gelu on a CPU takes an eighth of the time.
+        Width 48 has 127 hidden channels: with 128, gelu on a CPU takes an eighth of the time. Whoever applies a block
+        again and again makes them once.
         """
-        halves = [
-            rearrange(one.weight, "(half out) i h w -> half out i h w", half=2) for one in (self.widen, self.depthwise)
-        ]
-        widen, depthwise = (F.pad(one, (0, 0, 0, 0, 0, 0, 0, self.idle)).flatten(0, 1) for one in halves)
-        return widen, depthwise, F.pad(self.project.weight, (0, 0, 0, 0, 0, self.idle))
+        return (
+            widened(self.widen.weight, 0, 2, self.idle),
+            widened(self.depthwise.weight, 0, 2, self.idle),
+            widened(self.project.weight, 1, 1, self.idle),
+        )
 
 
 class TransformerBlock(nn.Module):
-    """x + MDTA(LN(x)), then x + GDFN(LN(x)): (B, C, H, W) to the same. Restormer, figure 2."""
+    """x + MDTA(LN(x)), then x + GDFN(LN(x)): (B, C, H, W) to the same. Restormer, figure 2.
+
+    `aligned` is what its feed_forward makes of its weights, for who applies the block more than once.
+    """
 
     def __init__(self, dim: int, heads: int, expansion: float) -> None:
         super().__init__()
@@ -150,9 +136,9 @@ class TransformerBlock(nn.Module):
         self.norm2 = LayerNorm(dim)
         self.feed_forward = GDFN(dim, expansion)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, aligned: Aligned | None = None) -> Tensor:
         x = x + self.attention(self.norm1(x))
-        return x + self.feed_forward(self.norm2(x))
+        return x + self.feed_forward(self.norm2(x), aligned)
 
 
 class Prompt(nn.Module):

@@ -11,14 +11,14 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dynet.blocks import Downsample, Pointwise, Prompt, PromptBlock, TransformerBlock, Upsample, full
+from dynet.blocks import Aligned, Downsample, Pointwise, Prompt, PromptBlock, TransformerBlock, Upsample, full
 
 Depth = tuple[int, int, int, int]
 Prompts = Literal["released", "every_skip", "decoder"]
@@ -123,9 +123,11 @@ def promptir() -> ModelConfig:
 class Level(nn.ModuleList):
     """The blocks of a level: one that is applied again and again, or as many as there are to apply."""
 
-    def forward(self, x: Tensor, count: int, apply: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
+    def forward(self, x: Tensor, count: int, apply: Callable[[TransformerBlock, Tensor, Aligned], Tensor]) -> Tensor:
+        blocks = [cast(TransformerBlock, block) for block in self]
+        aligned = [block.feed_forward.aligned() for block in blocks]  # once for all applications
         for number in range(count):
-            x = apply(self[number % len(self)], x)
+            x = apply(blocks[number % len(blocks)], x, aligned[number % len(blocks)])
         return x
 
 
@@ -194,10 +196,10 @@ class DyNet(nn.Module):
         name = str(level)
         return self.prompts[name](x) if name in self.prompts else x
 
-    def _apply_block(self, block: nn.Module, x: Tensor) -> Tensor:
+    def _apply_block(self, block: TransformerBlock, x: Tensor, aligned: Aligned) -> Tensor:
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(block, x, use_reentrant=False)
-        return block(x)
+            return checkpoint(block, x, aligned, use_reentrant=False)
+        return block(x, aligned)
 
     def _depth(self, word: str | Sequence[int]) -> Depth:
         depth = depth_of(word)

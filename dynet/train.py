@@ -154,6 +154,7 @@ class Trainer:
         Raises Diverged, ValueError for a batch that `accumulate` doesn't divide.
         """
         depth = self.settings.depth_at(self._seed, self.step)
+        name = depth_name(depth)
         for group in self._optimizer.param_groups:
             group["lr"] = self.settings.lr_at(self.step)
         mean = self._backward(pair, depth)
@@ -161,7 +162,7 @@ class Trainer:
         gradients = [one.grad for one in self.model.parameters() if one.grad is not None]
         # waits for the device: once a step
         loss, norm = torch.stack([mean, nn.utils.get_total_norm(gradients)]).tolist()
-        taken = self._is_sound(depth_name(depth), loss, norm)
+        taken = self._is_sound(name, loss, norm)
         if taken:
             self._scaler.step(self._optimizer)
             if self._average is not None:
@@ -171,7 +172,7 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self._count(taken, loss, norm)
-        return Outcome(step=self.step, depth=depth_name(depth), loss=loss, norm=norm, taken=taken)
+        return Outcome(step=self.step, depth=name, loss=loss, norm=norm, taken=taken)
 
     def _backward(self, pair: Pair, depth: Depth) -> torch.Tensor:
         """Gradients of the mean L1 over all ranks; gives that mean, () float32 on the device."""
