@@ -44,7 +44,7 @@ def _restore(flags: argparse.Namespace) -> None:
     tasks = plan(flags.inputs, flags.out, _SUFFIXES.get(flags.format))
     restorer = dynet.load(flags.checkpoint, device=flags.device, precision=flags.precision)
     tiling = _tiling(flags.tile, restorer)
-    depth = depth or _within_budget(tasks, restorer, tiling, flags.budget_ms / 1000)
+    depth = restorer.model.checked(depth) if depth else _within_budget(tasks, restorer, tiling, flags.budget_ms / 1000)
     begun = time.monotonic()
     with terminal.Bar("restore", "picture", paced=True) as bar:
         failures = restore(RestoreJob(tasks=tasks, restorer=restorer, depth=depth, tiling=tiling), bar)
