@@ -78,7 +78,7 @@ def export_program(model: DyNet, depth: Depth, form: str, folder: Path, size: Si
         run = {"torch": load_torch, "onnx": load_onnx}[form](passing)
         network: Run = _AtDepth(model, depth)
         difference = _difference(path, network, run, sizes)
-        seconds = [_seconds(one, sizes[-1]) for one in (network, run)]
+        seconds = _seconds((network, run), sizes[-1])
     return Program(
         path=path,
         bytes=path.stat().st_size,
@@ -202,15 +202,17 @@ def _difference(path: Path, network: Run, run: Run, sizes: Sequence[Size]) -> fl
     return largest
 
 
-def _seconds(run: Run, size: Size) -> float:
+def _seconds(runs: Sequence[Run], size: Size) -> list[float]:
+    """The median of each, in turns: what else the machine does meets all of them."""
     picture = torch.rand(1, 3, *size)
-    seconds = []
+    seconds: list[list[float]] = [[] for _ in runs]
     with torch.inference_mode():
         for _ in range(_REPEATS):
-            started = time.perf_counter()
-            run(picture)
-            seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds)
+            for run, taken in zip(runs, seconds, strict=True):
+                started = time.perf_counter()
+                run(picture)
+                taken.append(time.perf_counter() - started)
+    return [statistics.median(taken) for taken in seconds]
 
 
 @contextmanager

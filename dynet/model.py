@@ -158,7 +158,7 @@ class DyNet(nn.Module):
         Where 8 does not divide H or W, the picture is extended below and to the right by its reflection (by its last
         pixels, where it is too small for that), and the result cropped.
         """
-        counts = self._depth(depth)
+        counts = self.checked(depth)
         padded = _padded(x).contiguous(memory_format=torch.channels_last)
         restored = self.restore(self._features(self.embed(padded), counts)) + padded
         return restored[..., : x.shape[2], : x.shape[3]]
@@ -201,7 +201,8 @@ class DyNet(nn.Module):
             return checkpoint(block, x, aligned, use_reentrant=False)
         return block(x, aligned)
 
-    def _depth(self, word: str | Sequence[int]) -> Depth:
+    def checked(self, word: str | Sequence[int]) -> Depth:
+        """The depth that is meant. Raises ValueError for none, or another than that of blocks that are not shared."""
         depth = depth_of(word)
         if self.config.unshared is not None and depth != self.config.unshared:
             only = depth_name(self.config.unshared)

@@ -47,7 +47,7 @@ def _export(flags: argparse.Namespace) -> None:
     if flags.out.exists() and not flags.out.is_dir():
         raise ValueError(f"--out {flags.out} is a file: name a folder")
     model = dynet.load(flags.checkpoint, device="cpu").model
-    jobs = [(form, depth) for form in forms if form in export.PROGRAMS for depth in depths]
+    jobs = [(form, model.checked(depth)) for form in forms if form in export.PROGRAMS for depth in depths]
     programs: list[Program] = []
     with terminal.Bar("export", "file", paced=True) as bar:
         for done, (form, depth) in enumerate(jobs):

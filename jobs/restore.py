@@ -44,7 +44,7 @@ def _restore(flags: argparse.Namespace) -> None:
     tasks = plan(flags.inputs, flags.out, _SUFFIXES.get(flags.format))
     restorer = dynet.load(flags.checkpoint, device=flags.device, precision=flags.precision)
     tiling = _tiling(flags.tile, restorer)
-    depth = depth or _within_budget(tasks, restorer, tiling, flags.budget_ms / 1000)
+    depth = restorer.model.checked(depth) if depth else _within_budget(tasks, restorer, tiling, flags.budget_ms / 1000)
     begun = time.monotonic()
     with terminal.Bar("restore", "picture", paced=True) as bar:
         failures = restore(RestoreJob(tasks=tasks, restorer=restorer, depth=depth, tiling=tiling), bar)
@@ -88,7 +88,13 @@ def _within_budget(tasks: Sequence[Task], restorer: Restorer, tiling: Tiling, se
 
     size = first_size(tasks)
     tile = tiling(*size)
-    timed = list(budget.measured(restorer, size, tile, seconds))
+    rungs = len(budget.ladder(restorer.model.config))
+    timed = []
+    with terminal.Bar("time", "depth", paced=True) as bar:
+        bar(rungs, 0)
+        for one in budget.measured(restorer, size, tile, seconds):
+            timed.append(one)
+            bar(rungs, len(timed), depth_name(one.depth))
     shown = f"{size[1]}x{size[0]}" + (f" in tiles of {tile}" if tile else "")
     rows = [
         (depth_name(one.depth), f"{1000 * one.seconds:.1f}", "yes" if one.seconds <= seconds else "no") for one in timed

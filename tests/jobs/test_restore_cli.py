@@ -179,7 +179,7 @@ def test_another_form_is_written_where_asked(checkpoint: Path, tmp_path: Path) -
 def test_the_deepest_that_fits_is_taken(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = saved(tmp_path / "a.png", drawn(16, 16, 3))
     assert run(checkpoint, tmp_path / "out", path, "--budget-ms", "60000", depth="auto") == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("time: ")]
     assert [line.split()[0] for line in lines[:6]] == ["depth", "S", "2,4,4,5", "3,4,4,6", "4,5,5,7", "L"]
     assert "restored at depth L" in lines[-1]
 
@@ -203,6 +203,22 @@ def test_tiles_of_a_size_or_of_what_memory_allows(checkpoint: Path, tmp_path: Pa
 
 
 # ---------------------------------------------------------------- what can't be
+
+
+def test_a_depth_that_the_network_doesnt_have_is_said_before_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = ModelConfig(width=8, refinement=0, unshared=(1, 1, 1, 1))
+    torch.save(weights.written(config, DyNet(config).state_dict()), tmp_path / "other.pt")
+    path = saved(tmp_path / "a.png", drawn(8, 8, 3))
+    words = [path, "--out", tmp_path / "out", "--checkpoint", tmp_path / "other.pt", "--depth", "S"]
+    assert "aren't shared" in refused(words, capsys)
+
+
+def test_alpha_has_no_place_in_jpeg(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = saved(tmp_path / "a.png", drawn(8, 8, 4))
+    assert run(checkpoint, tmp_path / "out", path, "--format", "jpeg") == 2
+    assert "a.png: it has an alpha channel" in capsys.readouterr().err
 
 
 def test_a_picture_that_cant_be_read_is_named_and_the_rest_goes_on(
