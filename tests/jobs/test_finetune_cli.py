@@ -33,7 +33,9 @@ def test_a_run_says_what_it_did_and_its_checkpoint_begins_another(
     words = ["--data", str(data), *QUICK]
     assert main([*words, "--out", str(tmp_path / "a"), "--lr", "1e-3", "--de_type", "denoise_25", "dehaze"]) == 0
     said = capsys.readouterr().out
-    assert "check: 9/9 pictures" in said and "2 steps in" in said and "checkpoint: " in said  # 15 + 4 pairs
+    assert (
+        "check: 11/11 pictures" in said and "2 steps in" in said and "checkpoint: " in said
+    )  # 15 + 4 pairs of 5 + 4 + 2 files
     recipe = json.loads((tmp_path / "a/recipe.json").read_text())
     assert (recipe["settings"]["lr"], recipe["de_types"]) == (1e-3, ["denoise_25", "dehaze"])
     found = tmp_path / "a/checkpoints/step-000000002.pt"
