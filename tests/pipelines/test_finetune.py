@@ -180,6 +180,20 @@ def test_a_run_goes_on_with_its_own_recipe_alone(data: Path, undisturbed: Path) 
         finetune(job(data, undisturbed, recipe=recipe), silent, silent)
 
 
+@pytest.mark.parametrize(("ranks", "said"), [(2, "give denoise_share=0.25"), (16, "give a larger batch")])
+def test_a_share_that_cannot_be_split_is_refused_with_one_that_can(
+    data: Path, made: LocalStore, tmp_path: Path, ranks: int, said: str
+) -> None:
+    recipe = dataclasses.replace(RECIPE, batch=16)
+    with pytest.raises(ValueError, match=f"5 of a batch of 16 come from the set, .*{said}"):
+        finetune(job(data, tmp_path, recipe=recipe, shards=made.root, ranks=ranks), silent, silent)
+
+
+def test_the_order_of_tasks_does_not_make_another_run() -> None:
+    one, other = (dataclasses.replace(RECIPE, de_types=some) for some in (("dehaze", "derain"), ("derain", "dehaze")))
+    assert one == other and one.fixed == other.fixed
+
+
 def test_the_released_recipe_is_the_released_code_s() -> None:
     recipe = finetune_recipes.released()
     assert (recipe.epochs, recipe.warmup_epochs, recipe.cosine_epochs, recipe.crop) == (120, 15, 150, 128)
