@@ -10,6 +10,7 @@ denoise_airnet.txt), LISTS/rainy/rainTrain.txt, LISTS/hazy/hazy_outside.txt.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ _LISTS: Final = {
 }
 _FEW: Final = 10  # files that a message names
 _THREADS: Final = 8
+_Size = tuple[int, int]  # width and height
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +53,8 @@ class DataError(ValueError):
 def find(data: Path, de_types: Sequence[str], lists: Path | None = None) -> tuple[Source, ...]:
     """The pairs of these tasks, in the order of their names.
 
-    Raises ValueError for an unknown task, a folder or list that there is not, or a picture without its partner.
+    Raises ValueError for an unknown task, a folder or list that there is not, or a picture without its partner, or
+    with two; OSError for a folder that can't be looked into.
     """
     check_de_types(de_types)
     found: list[Source] = []
@@ -60,6 +63,8 @@ def find(data: Path, de_types: Sequence[str], lists: Path | None = None) -> tupl
             found += _clean(data, de_type, lists)
         else:
             found += _paired(data, de_type, lists)
+    odd = [rgb.said(one.degraded or one.clean) for one in found if not _is_text(one.name)]
+    _refuse(odd, "have names that are no UTF-8", "rename them: names decide the order and the noise")
     return tuple(found)
 
 
@@ -76,13 +81,17 @@ def check(sources: Sequence[Source], crop: int, watch: Callable[[int, int], None
 
     `watch(pictures in all, pictures read)` follows.
     """
-    once = {(one.clean, one.degraded): one for one in sources}
-    amiss: list[str] = []
+    paths = list(dict.fromkeys(path for one in sources for path in (one.clean, one.degraded) if path))
+    seen: dict[Path, _Size | str] = {}
     with ThreadPoolExecutor(_THREADS) as pool:
-        for done, cause in enumerate(pool.map(lambda one: _amiss(one, crop), once.values()), 1):
-            amiss += [cause] if cause else []
-            watch(len(once), done)
-    _refuse(amiss, "can't be trained on", "mend or remove them, or name the others in a list")
+        found = pool.map(lambda path: _looked_at(path, crop), paths)
+        for path, one in zip(paths, found, strict=True):
+            seen[path] = one
+            watch(len(paths), len(seen))
+    unfit = [cause for cause in seen.values() if isinstance(cause, str)]
+    _refuse(
+        [*unfit, *_differing(sources, seen)], "can't be trained on", "mend or remove them, or name the others in a list"
+    )
 
 
 # ---------------------------------------------------------------- finding
@@ -99,22 +108,34 @@ def _paired(data: Path, de_type: str, lists: Path | None) -> Iterator[Source]:
         DERAIN: (data / "Derain", "rainy", "gt"),
         DEHAZE: (data / "Dehaze", "synthetic", "original"),
     }[de_type]
-    targets = {path.stem: path for path in sorted(_pictures(_folder(root / clean)))}
+    targets: dict[str, list[Path]] = {}
+    for path in sorted(_pictures(_folder(root / clean))):
+        targets.setdefault(path.stem, []).append(path)
     alone: list[str] = []
+    several: list[str] = []
     for path in _listed(_folder(root / degraded), _listing(de_type, lists), above=root):
-        target = next((targets[stem] for stem in _stems(path.stem, de_type) if stem in targets), None)
-        if target is None:
-            alone.append(f"{_name(path, data)}: nothing in {clean}/ belongs to it")
-            continue
-        yield Source(de_type=de_type, name=_name(path, data), clean=target, degraded=path)
+        partners = _partners(path, de_type, targets)
+        if len(partners) == 1:
+            yield Source(de_type=de_type, name=_name(path, data), clean=partners[0], degraded=path)
+        elif partners:
+            several.append(f"{rgb.said(path)}: {' and '.join(_name(one, root) for one in partners)}")
+        else:
+            alone.append(f"{rgb.said(path)}: nothing in {clean}/ belongs to it")
     _refuse(alone, "have no partner", f"put the clean picture into {root / clean}")
+    _refuse(several, "have more than one partner", "leave one of them there")
+
+
+def _partners(path: Path, de_type: str, targets: Mapping[str, list[Path]]) -> list[Path]:
+    """The clean pictures that may be its own; where several have the name, those that have its ending too."""
+    named = next((targets[stem] for stem in _stems(path.stem, de_type) if stem in targets), [])
+    return [one for one in named if one.suffix.lower() == path.suffix.lower()] or named
 
 
 def _stems(stem: str, de_type: str) -> tuple[str, ...]:
     """What the clean picture may be called: as in the data sets' own names, or just the same."""
     if de_type == DERAIN:
         return f"no{stem}", stem.replace("rain-", "norain-", 1), stem
-    return stem.partition("_")[0], stem
+    return stem, stem.partition("_")[0]
 
 
 def _folder(path: Path) -> Path:
@@ -124,7 +145,30 @@ def _folder(path: Path) -> Path:
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if rgb.is_named(path))
+    """Those below it, also behind links to other folders; a folder with two names counts once.
+
+    A link to nothing is among them, so that it is missed by name and not in silence.
+    """
+    been: set[str] = set()
+    for here, below, names in os.walk(folder, onerror=_raised, followlinks=True):
+        real = os.path.realpath(here)
+        if real in been:  # links may lead in a circle
+            below.clear()
+            continue
+        been.add(real)
+        below.sort()
+        for path in (Path(here, name) for name in names):
+            if path.suffix.lower() in rgb.ENDINGS and (path.is_file() or not path.exists()):
+                yield path
+
+
+def _raised(error: OSError) -> None:
+    raise error
+
+
+def _is_text(name: str) -> bool:
+    """Whether it is UTF-8: Python has other bytes of a file's name as halves of characters."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _listing(task: str, lists: Path | None) -> list[str] | None:
@@ -157,22 +201,28 @@ def _name(path: Path, below: Path) -> str:
 # ---------------------------------------------------------------- checking
 
 
-def _amiss(one: Source, crop: int) -> str:
-    """Why it can't be trained on; empty where it can."""
-    sizes = []
-    for path in (one.clean, one.degraded):
-        if path is None:
+def _looked_at(path: Path, crop: int) -> _Size | str:
+    """How large it is, or why it can't be trained on."""
+    try:
+        height, width = rgb.read(path).shape[:2]
+    except ValueError as error:
+        return str(error)
+    if min(width, height) < crop:
+        return f"{rgb.said(path)}: {width} x {height} pixels, less than a crop of {crop}"
+    return width, height
+
+
+def _differing(sources: Sequence[Source], seen: Mapping[Path, _Size | str]) -> Iterator[str]:
+    """Pairs whose two pictures are of different sizes."""
+    for one in sources:
+        if one.degraded is None:
             continue
-        try:
-            height, width = rgb.read(path).shape[:2]
-        except ValueError as error:
-            return str(error)
-        sizes.append((width, height))
-        if min(width, height) < crop:
-            return f"{path}: {width} x {height} pixels, less than a crop of {crop}"
-    if len(set(sizes)) > 1:
-        return f"{one.name}: {sizes[1][0]} x {sizes[1][1]} pixels, {one.clean.name} has {sizes[0][0]} x {sizes[0][1]}"
-    return ""
+        ours, theirs = seen[one.degraded], seen[one.clean]
+        if not isinstance(ours, str) and not isinstance(theirs, str) and ours != theirs:
+            yield (
+                f"{rgb.said(one.degraded)}: {ours[0]} x {ours[1]} pixels,"
+                f" {rgb.said(one.clean)} has {theirs[0]} x {theirs[1]}"
+            )
 
 
 def _refuse(amiss: Sequence[str], what: str, remedy: str) -> None:

@@ -29,7 +29,7 @@ TABLE = "table.md"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     flags = _parser().parse_args(argv)
-    return terminal.guarded(PROGRAM, lambda: _ablation(flags), again="starts again")
+    return terminal.guarded(PROGRAM, lambda: _ablation(flags), again="begins anew, with another --out")
 
 
 def _ablation(flags: argparse.Namespace) -> None:
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("store", metavar="STORE", help="the set: a folder, http(s)://… or s3://bucket/prefix")
     parser.add_argument("--tests", type=Path, required=True, metavar="DIR", help="holds cbsd68/, rain/*/ and haze/*/")
-    parser.add_argument("--out", type=Path, required=True, help="folder for all that is made; what it holds is lost")
+    parser.add_argument("--out", type=Path, required=True, help="folder for all that is made, empty or new")
     parser.add_argument("--budget", type=float, required=True, metavar="MINUTES", help="for all of it, about")
     parser.add_argument("--width", type=int, default=16, help="channels of level 1 (default 16; the paper's 48)")
     parser.add_argument("--crop", type=int, default=64, help="pixels a side (default 64; the paper's 128)")

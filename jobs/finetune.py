@@ -84,7 +84,8 @@ def _recipe(flags: argparse.Namespace) -> FinetuneRecipe:
     said = {field: getattr(flags, flag) for flag, field in _FIELDS.items()}
     if flags.net == "promptir":
         network = promptir()
-        said |= {"model.prompts": network.prompts, "model.unshared": network.unshared, "settings.depths": ["L"]}
+        said |= {"model.prompts": network.prompts, "model.unshared": network.unshared}
+        said["settings.depths"] = flags.depth or ["L"]
     words = [f"{field}={json.dumps(value)}" for field, value in said.items() if value is not None]
     return recipe_files.changed(finetune_recipes.read(flags.recipe), [*words, *flags.set])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -76,7 +77,10 @@ def given(path: Path, model: ModelConfig, out: Store) -> dict[str, torch.Tensor]
     """Weights to begin with. Raises ValueError for a file of another network."""
     if begun := checkpoint.steps(out):
         print(f"{out.root} has a checkpoint after step {begun[-1]}: the run goes on from there, not from {path}")
-    _, values = weights.read(path)
+    config, values = weights.read(path)
+    theirs, ours = config.to_dict(), model.to_dict()
+    if other := [f"model.{name}={json.dumps(theirs[name])}" for name in ours if theirs[name] != ours[name]]:
+        raise ValueError(f"{path} is of another network: to begin with it give --set {' --set '.join(other)}")
     check_weights(DyNet(model), values)
     return values
 

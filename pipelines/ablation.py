@@ -112,11 +112,15 @@ class Findings:
 
 
 def ablate(job: AblationJob, told: Told) -> Findings:
-    """Runs it all anew. Raises ValueError for test sets or a set that can't be had, or that share a picture."""
+    """Runs it all, into a folder that holds nothing yet.
+
+    Raises ValueError for another folder, and for test sets or a set that can't be had, or that share a picture.
+    """
     begun = time.monotonic()
+    if job.out.exists() and (not job.out.is_dir() or any(job.out.iterdir())):
+        raise ValueError(f"{job.out} holds something already: give another --out, or take that away first")
     sets = find_sets(job.tests, job.pictures)
     check_unseen(job, sets)
-    shutil.rmtree(job.out, ignore_errors=True)
     data = job.out / "data"
     clean = write_pictures(job, data)
     each = _seconds_a_step(job)

@@ -36,6 +36,7 @@ from pipelines import ranks, recipe_files
 from pipelines.finetune_recipes import FinetuneRecipe
 from pipelines.pretrain import BOARD, RECIPE
 from pipelines.ranks import Launch, Rank, Watch
+from shards.epochs import Epochs
 from shards.manifest import read_manifest
 from shards.sequence import Plan
 from shards.store import Store, open_store
@@ -68,6 +69,14 @@ class FinetuneJob:
     weights: Mapping[str, torch.Tensor] | None = None  # to begin with, instead of random ones
     board: str = ""  # folder of TensorBoard's files
 
+    def __post_init__(self) -> None:
+        """Relative folders are taken from here, once: ranks run in folders of their own."""
+        for name in ("data", "valid"):
+            if (folder := getattr(self, name)) is not None:
+                object.__setattr__(self, name, folder.absolute())
+        if self.shards:
+            object.__setattr__(self, "shards", open_store(self.shards, self.endpoint_url).root)
+
     @property
     def launch(self) -> Launch:
         """Where it runs."""
@@ -95,9 +104,9 @@ def finetune(job: FinetuneJob, checked: Checked, watch: Watch) -> Progress:
     Raises ValueError, before training starts, for pairs, settings or a checkpoint that can't be. `checked(pictures in
     all, pictures read)` follows how the pictures are looked through. Later: as pre-training.
     """
+    ranks.check(job.launch, job.workers, job.recipe.batch, job.recipe.settings.accumulate)
     data = _found(job)
     settings = job.recipe.settled(data.pairs)
-    ranks.check(job.launch, job.workers, job.recipe.batch, settings.accumulate)
     if (state := checkpoint.newest(job.out)) is not None:
         loop.check_about(state, job.about, job.out.root)
     folders.check((*data.sources, *data.valid), job.recipe.crop, checked)
@@ -111,26 +120,34 @@ def _found(job: FinetuneJob) -> _Data:
     de_types = sorted(set(job.recipe.de_types), key=DE_TYPES.index)
     of_set = [one for one in de_types if one in NOISE] if job.shards else []
     of_folders = [one for one in de_types if one not in of_set]
+    if job.shards and not of_set:
+        raise ValueError(
+            f"--shards has clean patches for denoising, and --de_type is {' '.join(de_types)}: leave it out"
+        )
     if of_folders and job.data is None:
         raise ValueError(f"--data names the folder with the pictures of {', '.join(of_folders)}: give it")
     sources = folders.find(job.data, of_folders, job.lists) if of_folders and job.data else ()
     valid = folders.find(job.valid, de_types) if job.valid else ()
     pairs = sum(job.recipe.repeats.of(one.de_type) for one in sources)
     if of_set:
+        batch = _of_set(job) if sources else job.recipe.batch
+        Epochs(open_store(job.shards, job.endpoint_url), _plan(job, batch))  # refuses a set that can't be
         patches = read_manifest(open_store(job.shards, job.endpoint_url)).samples
-        pairs = round(pairs * job.recipe.batch / (job.recipe.batch - _of_set(job))) if sources else patches
+        pairs = round(pairs * job.recipe.batch / (job.recipe.batch - batch)) if sources else patches
     return _Data(sources=sources, sigmas=tuple(NOISE[one] for one in of_set), pairs=pairs, valid=valid)
 
 
 def _of_set(job: FinetuneJob) -> int:
     """How much of a batch comes from the set, where the rest comes from folders."""
-    share = max(1, round(job.recipe.denoise_share * job.recipe.batch))
-    if share >= job.recipe.batch or (job.ranks and (share % job.ranks or job.recipe.batch % job.ranks)):
-        raise ValueError(
-            f"{share} of a batch of {job.recipe.batch} come from the set: change denoise_share or batch, so that both"
-            " parts can be split over the ranks"
-        )
-    return share
+    batch, world = job.recipe.batch, max(job.ranks, 1)
+    share = max(1, round(job.recipe.denoise_share * batch))
+    if share < batch and share % world == 0:
+        return share
+    fitting = max(1, round(share / world)) * world
+    remedy = f"denoise_share={fitting / batch:g}" if fitting < batch else "a larger batch"
+    raise ValueError(
+        f"{share} of a batch of {batch} come from the set, and both parts are split over the ranks: give {remedy}"
+    )
 
 
 # ---------------------------------------------------------------- a rank
@@ -179,13 +196,17 @@ def _pairs(job: FinetuneJob, sources: Sequence[Source], batch: int, rank: Rank) 
 def _patches(job: FinetuneJob, sigmas: tuple[float, ...], batch: int, rank: Rank) -> Stream:
     return Stream(
         job.shards,
-        Plan(batch=batch, seed=job.recipe.seed, crop=job.recipe.crop),
+        _plan(job, batch),
         rank=rank.rank,
         world=rank.world,
         workers=job.workers,
         endpoint_url=job.endpoint_url,
         derive=Noise(seed=job.recipe.seed, sigmas=sigmas),
     )
+
+
+def _plan(job: FinetuneJob, batch: int) -> Plan:
+    return Plan(batch=batch, seed=job.recipe.seed, crop=job.recipe.crop)
 
 
 def _held_out(job: FinetuneJob, valid: Sequence[Source]) -> tuple[Batch, ...]:

@@ -35,7 +35,7 @@ class Repeats:
 class FinetuneRecipe:
     """All that decides what a fine-tuning run makes of its pairs. Fields of the parts: see their classes.
 
-    `steps`, `warmup` and `cosine` of the settings follow from epochs and pairs: see `settled`.
+    `steps`, `warmup` and `cosine` of the settings follow from epochs and pairs (see `settled`): they stay 1, 0 and 0.
     """
 
     de_types: tuple[str, ...] = DE_TYPES
@@ -54,8 +54,19 @@ class FinetuneRecipe:
 
     def __post_init__(self) -> None:
         check_de_types(self.de_types)
+        # one order, so that a run goes on whichever way round they are given
+        object.__setattr__(self, "de_types", tuple(sorted(set(self.de_types), key=DE_TYPES.index)))
+        if (self.settings.steps, self.settings.warmup, self.settings.cosine) != (1, 0, 0):
+            raise ValueError(
+                "settings.steps, .warmup and .cosine follow from the pairs: give epochs, warmup_epochs, cosine_epochs"
+            )
         if self.epochs <= 0 or self.warmup_epochs < 0 or self.cosine_epochs <= self.warmup_epochs:
             raise ValueError("epochs must be above 0, and cosine_epochs above warmup_epochs")
+        if self.epochs > self.cosine_epochs:
+            raise ValueError(
+                f"epochs is {self.epochs:g} and the rate is 0 from epoch {self.cosine_epochs:g} on: give cosine_epochs"
+                f" of {self.epochs:g} or more"
+            )
         if not 0 < self.denoise_share < 1:
             raise ValueError(f"denoise_share is {self.denoise_share}: give a part of the batch, between 0 and 1")
         if self.valid < 1 or self.crop < WINDOW:
@@ -80,7 +91,12 @@ class FinetuneRecipe:
 
 
 def released() -> FinetuneRecipe:
-    """As the released code: AdamW at 2e-4, 15 epochs of warm-up, then a cosine to 150, of which 120 are run."""
+    """As the released code: AdamW at 2e-4, 15 epochs of warm-up, then a cosine to 150, of which 120 are run.
+
+    Three things are other than there. The rate changes with each step, where theirs stays for an epoch and begins at 0.
+    Any tasks can be chosen, where theirs takes the three levels of noise together or not at all. The loss is of what
+    the network gives, where theirs cuts that to 0..1 first, and has no gradient beyond.
+    """
     return FinetuneRecipe()
 
 

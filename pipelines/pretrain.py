@@ -53,6 +53,10 @@ class PretrainJob:
     weights: Mapping[str, torch.Tensor] | None = None  # to begin with, instead of random ones
     board: str = ""  # folder of TensorBoard's files
 
+    def __post_init__(self) -> None:
+        """A relative folder is taken from here, once: ranks run in folders of their own."""
+        object.__setattr__(self, "store", open_store(self.store, self.endpoint_url).root)
+
     @property
     def launch(self) -> Launch:
         """Where it runs."""

@@ -11,7 +11,11 @@ import torch
 from dynet import weights
 from dynet.model import DyNet, ModelConfig
 from jobs.finetune import main
+from pipelines import finetune_recipes
+from pipelines.finetune import FinetuneJob
+from shards.store import LocalStore
 from tests.dynet.pair_folders import write_folders
+from tests.sets import write_set
 
 TINY = ["--set", "model.width=8", "--set", "model.refinement=1", "--device", "cpu", "--workers", "0"]
 QUICK = [*TINY, "--depth", "1,1,1,1", "--epochs", "0.5", "--batch_size", "4", "--patch_size", "16"]
@@ -33,7 +37,9 @@ def test_a_run_says_what_it_did_and_its_checkpoint_begins_another(
     words = ["--data", str(data), *QUICK]
     assert main([*words, "--out", str(tmp_path / "a"), "--lr", "1e-3", "--de_type", "denoise_25", "dehaze"]) == 0
     said = capsys.readouterr().out
-    assert "check: 9/9 pictures" in said and "2 steps in" in said and "checkpoint: " in said  # 15 + 4 pairs
+    assert (
+        "check: 11/11 pictures" in said and "2 steps in" in said and "checkpoint: " in said
+    )  # 15 + 4 pairs of 5 + 4 + 2 files
     recipe = json.loads((tmp_path / "a/recipe.json").read_text())
     assert (recipe["settings"]["lr"], recipe["de_types"]) == (1e-3, ["denoise_25", "dehaze"])
     found = tmp_path / "a/checkpoints/step-000000002.pt"
@@ -67,6 +73,14 @@ def test_promptir_is_trained_likewise(data: Path, tmp_path: Path) -> None:
         (["--recipe", "none.json"], "no recipe none.json: give released, demo"),
         (["--ranks", "3"], "a batch of 4 can't be split over 3 ranks"),
         (["--shards", "/nowhere/set"], "/nowhere/set"),
+        (
+            ["--shards", "/nowhere/set", "--de_type", "derain"],
+            "--shards has clean patches for denoising, and --de_type",
+        ),
+        (["--set", "settings.steps=77"], "settings.steps, .warmup and .cosine follow from the pairs: give epochs"),
+        (["--set", "settings.cosine=77"], "settings.steps, .warmup and .cosine follow from the pairs: give epochs"),
+        (["--epochs", "151"], "the rate is 0 from epoch 150 on: give cosine_epochs of 151"),
+        (["--net", "promptir"], "have one depth: give settings.depths"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_nothing_begins(
@@ -89,4 +103,23 @@ def test_another_network_s_weights_are_refused(data: Path, tmp_path: Path, capsy
     torch.save(other, tmp_path / "other.pt")
     words = ["--data", str(data), "--out", str(tmp_path / "run"), *QUICK, "--weights", str(tmp_path / "other.pt")]
     assert main(words) == 2
-    assert "is of another network" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "other.pt is of another network: to begin with it give --set model.width=16 --set model.refinement=4" in said
+
+
+def test_relative_folders_are_taken_from_here(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's ranks run in folders of their own."""
+    monkeypatch.chdir(data.parent)
+    out, recipe = LocalStore(tmp_path), finetune_recipes.demo()
+    job = FinetuneJob(out=out, recipe=recipe, data=Path("Train"), valid=Path("Train"), shards="set")
+    assert (job.data, job.valid, job.shards) == (data, data, str(data.parent / "set"))
+
+
+def test_a_set_whose_patches_are_smaller_than_the_crop_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_set(LocalStore(tmp_path / "set"), [20], size=32)
+    words = ["--shards", str(tmp_path / "set"), "--out", str(tmp_path / "run"), *QUICK, "--patch_size", "48"]
+    assert main([*words, "--de_type", "denoise_15"]) == 2
+    assert "crop is 48: the patches have 32 pixels a side" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

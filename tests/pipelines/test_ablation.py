@@ -60,6 +60,14 @@ def job(tmp_path: Path) -> AblationJob:
     )
 
 
+def test_a_folder_that_holds_something_is_left_as_it_is(job: AblationJob) -> None:
+    job.out.mkdir()
+    (job.out / "thesis.txt").write_text("dear")
+    with pytest.raises(ValueError, match="out holds something already: give another --out"):
+        ablation.ablate(job, lambda *_: None)
+    assert (job.out / "thesis.txt").read_text() == "dear"
+
+
 def test_of_each_test_set_a_few_pictures_are_chosen_evenly(job: AblationJob) -> None:
     found = ablation.find_sets(job.tests, most=3)
     assert {one.name: [entry.name for entry in one.entries] for one in found} == {

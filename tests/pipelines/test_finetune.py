@@ -167,7 +167,9 @@ def test_pairs_that_do_not_match_are_named_before_anything_is_written(tmp_path: 
     data = write_folders(tmp_path / "Train")
     save(picture(1, 40, 60), data / "Derain/gt/norain-0.png")
     (data / "Denoise/00001.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"00001\.png can't be read.*rain-0\.png: 56 x 40 pixels, norain-0\.png has 60"):
+    with pytest.raises(
+        DataError, match=r"00001\.png can't be read.*rain-0\.png: 56 x 40 pixels, .*norain-0\.png has 60"
+    ):
         finetune(job(data, tmp_path / "out"), silent, silent)
     assert not (tmp_path / "out").exists()
 
@@ -176,6 +178,20 @@ def test_a_run_goes_on_with_its_own_recipe_alone(data: Path, undisturbed: Path) 
     recipe = dataclasses.replace(RECIPE, repeats=Repeats(denoise=2, derain=4, dehaze=1))
     with pytest.raises(ValueError, match=r"was begun with repeats\.denoise = 1, now it is 2"):
         finetune(job(data, undisturbed, recipe=recipe), silent, silent)
+
+
+@pytest.mark.parametrize(("ranks", "said"), [(2, "give denoise_share=0.25"), (16, "give a larger batch")])
+def test_a_share_that_cannot_be_split_is_refused_with_one_that_can(
+    data: Path, made: LocalStore, tmp_path: Path, ranks: int, said: str
+) -> None:
+    recipe = dataclasses.replace(RECIPE, batch=16)
+    with pytest.raises(ValueError, match=f"5 of a batch of 16 come from the set, .*{said}"):
+        finetune(job(data, tmp_path, recipe=recipe, shards=made.root, ranks=ranks), silent, silent)
+
+
+def test_the_order_of_tasks_does_not_make_another_run() -> None:
+    one, other = (dataclasses.replace(RECIPE, de_types=some) for some in (("dehaze", "derain"), ("derain", "dehaze")))
+    assert one == other and one.fixed == other.fixed
 
 
 def test_the_released_recipe_is_the_released_code_s() -> None:
