@@ -140,7 +140,7 @@ def _stems(stem: str, de_type: str) -> tuple[str, ...]:
 
 def _folder(path: Path) -> Path:
     if not path.is_dir():
-        raise ValueError(f"{path} is no folder: --data names the one that holds Denoise/, Derain/ and Dehaze/")
+        raise ValueError(f"{path} is no folder: --data and --valid name one that holds Denoise/, Derain/ and Dehaze/")
     return path
 
 
@@ -178,7 +178,8 @@ def _listing(task: str, lists: Path | None) -> list[str] | None:
     there = [lists / name for name in _LISTS[task] if (lists / name).is_file()]
     if not there:
         raise ValueError(f"{lists} has no {' or '.join(_LISTS[task])}: leave --lists out to take every picture")
-    return [line.strip() for line in there[0].read_text("utf-8").splitlines() if line.strip()]
+    text = there[0].read_text("utf-8-sig", errors="replace")  # a name that is spoilt so is a missing one
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _listed(folder: Path, names: list[str] | None, above: Path | None = None) -> list[Path]:

@@ -20,7 +20,7 @@ class Joined:
 
     def __iter__(self) -> Iterator[Batch]:
         """What is left of the leading stream's epoch."""
-        if self._running is None:
+        if self._running is None:  # and not anew each epoch: what its workers have ready would be lost
             self._running = _for_ever(self._endless)
         for led in self._leading:
             yield _beside(next(self._running), led)

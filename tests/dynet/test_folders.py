@@ -40,7 +40,7 @@ def test_only_what_is_asked_for_must_be_there(tmp_path: Path) -> None:
     (tmp_path / "Denoise").mkdir()
     save(picture(0), tmp_path / "Denoise/a.jpg")
     assert [one.name for one in folders.find(tmp_path, ["denoise_15"])] == ["Denoise/a.jpg"]
-    with pytest.raises(ValueError, match=r"Derain/gt is no folder: --data names the one"):
+    with pytest.raises(ValueError, match=r"Derain/gt is no folder: --data and --valid name one"):
         folders.find(tmp_path, ["derain"])
 
 
@@ -49,7 +49,7 @@ def test_the_released_lists_choose_the_pictures(data: Path, tmp_path: Path) -> N
     for name, text in {
         "noisy/denoise.txt": "00003.png\n00001.png\n",
         "rainy/rainTrain.txt": "rainy/rain-2.png\n",
-        "hazy/hazy_outside.txt": "synthetic/part1/0000_0.8_0.08.png\n\n",
+        "hazy/hazy_outside.txt": "\ufeffsynthetic/part1/0000_0.8_0.08.png\r\n\r\n",
     }.items():
         (lists / name).parent.mkdir(parents=True)
         (lists / name).write_text(text)

@@ -63,7 +63,7 @@ def test_promptir_is_trained_likewise(data: Path, tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["--de_type", "deblur"], "give some of denoise_15, denoise_25, denoise_50, derain, dehaze"),
-        (["--data", "/nowhere"], "/nowhere/Denoise is no folder: --data names"),
+        (["--data", "/nowhere"], "/nowhere/Denoise is no folder: --data and --valid name"),
         (["--lists", "/nowhere"], "has no noisy/denoise_airnet.txt or noisy/denoise.txt"),
         (["--weights", "/nowhere.pt"], "/nowhere.pt can't be read"),
         (["--patch_size", "4096"], "less than a crop of 4096"),

@@ -138,6 +138,7 @@ def test_the_rate_climbs_and_then_falls_along_a_cosine() -> None:
     assert all(a < b for a, b in itertools.pairwise(rates[:1500]))
     assert all(a > b for a, b in itertools.pairwise(rates[1500:]))
     assert rates[-1] == pytest.approx(2e-4 * (1 + math.cos(math.pi * 105 / 135)) / 2, rel=1e-3)  # at epoch 120 of 150
+    assert settings.lr_at(15_000) == settings.lr_at(20_000) == 0
 
 
 def test_clean_patches_of_a_set_are_made_noisy(made: LocalStore, tmp_path: Path) -> None:
@@ -175,9 +176,11 @@ def test_pairs_that_do_not_match_are_named_before_anything_is_written(tmp_path: 
 
 
 def test_a_run_goes_on_with_its_own_recipe_alone(data: Path, undisturbed: Path) -> None:
+    looked: list[int] = []
     recipe = dataclasses.replace(RECIPE, repeats=Repeats(denoise=2, derain=4, dehaze=1))
     with pytest.raises(ValueError, match=r"was begun with repeats\.denoise = 1, now it is 2"):
-        finetune(job(data, undisturbed, recipe=recipe), silent, silent)
+        finetune(job(data, undisturbed, recipe=recipe), lambda _total, done: looked.append(done), silent)
+    assert not looked  # no picture was read for it
 
 
 @pytest.mark.parametrize(("ranks", "said"), [(2, "give denoise_share=0.25"), (16, "give a larger batch")])
