@@ -49,7 +49,7 @@ class FinetuneRecipe:
     batch: int = 32  # pairs of a step, all ranks together
     crop: int = 128  # pixels a side
     seed: int = 0
-    denoise_share: float = 1 / 3  # of a batch, where clean patches come from shards and other pairs from folders
+    denoise_share: float = 0.25  # of a batch, where clean patches come from shards and other pairs from folders
     valid: int = 64  # crops to validate on, where there are pictures for it
 
     def __post_init__(self) -> None:
