@@ -187,7 +187,7 @@ def test_a_run_goes_on_with_its_own_recipe_alone(data: Path, undisturbed: Path) 
 def test_a_share_that_cannot_be_split_is_refused_with_one_that_can(
     data: Path, made: LocalStore, tmp_path: Path, ranks: int, said: str
 ) -> None:
-    recipe = dataclasses.replace(RECIPE, batch=16)
+    recipe = dataclasses.replace(RECIPE, batch=16, denoise_share=1 / 3)
     with pytest.raises(ValueError, match=f"5 of a batch of 16 come from the set, .*{said}"):
         finetune(job(data, tmp_path, recipe=recipe, shards=made.root, ranks=ranks), silent, silent)
 

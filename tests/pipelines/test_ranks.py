@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from dynet import curve
 from dynet.progress import Progress
+from jobs import pretrain
 from pipelines.ranks import Launch, Rank, check, launch
 from shards.store import LocalStore
 from tests.sets import write_set
@@ -47,6 +49,34 @@ def test_a_ray_of_the_job_s_own_without_a_gpu_is_refused(tmp_path: Path) -> None
     assert ended.stderr.strip() == (
         "dynet-pretrain: 2 ranks need a GPU each, and this machine has 0: give fewer, or --device cpu"
     )
+
+
+ON_TWO_NODES = """
+import os, sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+cluster.add_node(num_cpus=1)
+os.environ["RAY_ADDRESS"] = cluster.address
+from jobs import pretrain
+sys.exit(pretrain.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_ranks_on_two_nodes_have_the_batches_of_one(tmp_path: Path) -> None:
+    """Each node has one core, and each rank needs one: the run ends only if they work together over the network."""
+    write_set(LocalStore(tmp_path / "set"), [12, 8], size=32)
+    words = [str(tmp_path / "set"), "--recipe=demo", "--set=crop=16", "--set=settings.steps=6", "--device=cpu"]
+    words += ["--set=model.refinement=1", "--set=valid=4", "--workers=0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    both = [sys.executable, "-c", ON_TWO_NODES, *words, "--out", str(tmp_path / "two"), "--ranks=2"]
+    ended = subprocess.run(both, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert pretrain.main([*words, "--out", str(tmp_path / "one")]) == 0
+    one, two = (curve.read(LocalStore(tmp_path / name)) for name in ("one", "two"))
+    for column in ("step", "depth", "samples", "taken"):
+        assert one[column] == two[column]
+    assert two["loss"].to_pylist() == pytest.approx(one["loss"].to_pylist(), rel=1e-3)
 
 
 @pytest.mark.parametrize(
