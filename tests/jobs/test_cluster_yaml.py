@@ -1,8 +1,8 @@
 """`jobs/cluster.yaml` and `jobs/kuberay.yaml`, as Ray's own code reads them.
 
 The launcher's file goes through what `ray up` does before it asks for a machine, against an EC2 of moto's. Of the
-RayJob, Ray's autoscaler reads the cluster; the rest is held against what Ray's documentation demands. KubeRay's CRD is
-1.4 MB and no part of Ray's package: it isn't here.
+RayJob, Ray's autoscaler reads the cluster. The rest of it is checked by hand: KubeRay's own schema, a CRD of 1.4 MB, is
+in no Python package.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def test_ec2_takes_every_node(prepared: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_ray_makes_a_cluster_of_it(prepared: dict[str, Any], aws: None) -> None:
+@pytest.mark.usefixtures("aws")
+def test_ray_makes_a_cluster_of_it(prepared: dict[str, Any]) -> None:
     """Up to the machines: what each brings, its key pair, its network."""
     config = bootstrap_aws(AWSNodeProvider.fillout_available_node_types_resources(prepared))
     resources = {name: node["resources"] for name, node in config["available_node_types"].items()}
@@ -135,7 +136,7 @@ def test_rays_autoscaler_reads_the_cluster_of_the_job() -> None:
 
 
 def test_no_worker_has_less_memory_than_the_head() -> None:
-    """`pipelines.cluster.memory` asks for up to 0.9 of the largest node's: a smaller one would never be given a task."""
+    """`pipelines.cluster.memory` asks for up to 0.9 of the largest node's: a smaller one might never get a task."""
     spec = _read("kuberay.yaml")["spec"]["rayClusterSpec"]
     config = _derive_autoscaling_config_from_ray_cr({"metadata": {"name": "x", "namespace": "y"}, "spec": spec})
     memory = {name: node["resources"]["memory"] for name, node in config["available_node_types"].items()}
