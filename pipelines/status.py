@@ -99,7 +99,8 @@ def status(store: Store, *, full: bool = False, now: float | None = None) -> Sta
     seen = progress.read(store, progress.choose(units, in_flight=_in_flight(units) if plan else 0, full=full))
     left = max(0, plan.chunks - len(units)) if plan else 0
     rows = _rows(seen.counts, _committed_rows(plan, units, seen.counts))
-    last = [one for one in seen.commits if one.unit in set(seen.choice.last)]
+    wanted = set(seen.choice.last)
+    last = [one for one in seen.commits if one.unit in wanted]
     recent = pace.recent(last, whole=seen.choice.whole)
     return Status(
         store=store.root,
