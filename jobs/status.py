@@ -43,9 +43,9 @@ def _lines(found: Status) -> Iterator[str]:
     yield f"{found.store}: {_step(found)}"
     if found.committed or found.planned:
         yield _chunks(found)
-    if found.committed:
         yield from _paces(found)
         yield _end(found)
+    if found.committed:
         yield ""
         yield from _rows(found)
     if found.cut.shards or found.cut.units:
@@ -91,7 +91,9 @@ def _end(found: Status) -> str:
     ahead = found.outlook
     if not ahead.left:
         return f"end: every chunk is in, the last row {_ago(ahead.silent)}"
-    if ahead.silent is not None and ahead.silent > ahead.patience:
+    if ahead.silent is None:
+        return "end: can't be told yet, nothing of a download is in the ledger"
+    if ahead.silent > ahead.patience:
         silent = terminal.duration(ahead.silent)
         return f"end: can't be told, nothing came for {silent}: the run is slow, stuck or ended"
     if ahead.seconds is None:

@@ -60,6 +60,14 @@ def test_a_row_that_nobody_looked_at_is_no_failure_of_its_host(tmp_path: Path) -
     assert seen(store).counts.hosts.slowest(9) == []
 
 
+def test_what_waits_for_a_retry_is_what_a_retry_takes(tmp_path: Path) -> None:
+    """A row whose original is here waits for scores alone, and no download."""
+    store = LocalStore(tmp_path)
+    row = replace(ledgers.rows(0, 4)[3], reason=Reason.NOT_MEASURED)
+    ledger.write(store, chunks.unit_name(0), [row, replace(row, stored=True)], (), {})
+    assert seen(store).counts.retry_rows == 1
+
+
 def test_a_part_that_cannot_be_read_is_named_and_the_others_count(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     plan = ledgers.plan(store, 2, 10)

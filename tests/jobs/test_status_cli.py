@@ -78,7 +78,9 @@ def test_machines_get_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_a_run_that_has_no_chunk_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ledgers.plan(LocalStore(tmp_path), 20, 20)
-    assert "chunks: 0 of 20 committed (0.0 %)" in said(capsys, tmp_path)
+    out = said(capsys, tmp_path)
+    assert "chunks: 0 of 20 committed (0.0 %)" in out
+    assert "end: can't be told yet, nothing of a download" in out
 
 
 def test_a_broken_part_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
