@@ -5,6 +5,7 @@ ray job submit --working-dir . -- python jobs/filter_laion.py --urls s3://b/list
 dynet-filter judge --threshold niqe=4.5 --out STORE
 dynet-filter calibrate --good DIR --bad DIR --out DIR
 dynet-filter fit --good DIR --out WEIGHTS
+dynet-filter status STORE
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from curation.records import Reason
 from curation.report import write_report
 from curation.scorers import ENGINES, resolve
 from curation.settle import Changes, settle
-from jobs import calibrate, terminal
+from jobs import calibrate, status, terminal
 from jobs.shard import add_shard_flags, shard_and_report, shard_recipe
 from pipelines import claims, recipes
 from pipelines.filter_laion import FilterJob, run
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] == "calibrate":
         return calibrate.main(words[1:])
+    if words and words[0] == "status":
+        return status.main(words[1:])
     command = words.pop(0) if words and words[0] in ("run", "judge", "fit") else "run"
     work = {"run": _run, "judge": _judge, "fit": _fit}[command]
     flags = {"run": _run_parser, "judge": _judge_parser, "fit": _fit_parser}[command]().parse_args(words)
@@ -193,7 +196,7 @@ def _parser(command: str, example: str) -> argparse.ArgumentParser:
 
 _DESCRIPTIONS = {
     "run": "Downloads a list's pictures, keeps what all metrics agree on, cuts 512x512 patch shards.\n"
-    "Commands beside it, each with its --help: dynet-filter judge, dynet-filter calibrate, dynet-filter fit.",
+    "Commands beside it, each with its --help: dynet-filter judge, calibrate, fit, status.",
     "judge": "Applies new thresholds to a ledger, without a download, and says what changes.",
     "fit": "Fits NIQE's and BRISQUE's models to pristine pictures of your own domain.",
 }

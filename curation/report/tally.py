@@ -218,16 +218,26 @@ class Hosts:
         self._hosts: dict[str, Host] = {}
 
     def add(self, row: Row) -> None:
-        host = self._hosts.setdefault(_host(row.link.url), Host())
-        host.rows += 1
-        host.failed += row.stage is Stage.FETCH
-        host.bytes_read += row.bytes_read
-        host.seconds += row.seconds
+        failed = int(row.stage is Stage.FETCH)
+        self.merge(_host(row.link.url), Host(rows=1, failed=failed, bytes_read=row.bytes_read, seconds=row.seconds))
+
+    def merge(self, name: str, more: Host) -> None:
+        """Rows of one host, summed elsewhere."""
+        host = self._hosts.setdefault(name, Host())
+        host.rows += more.rows
+        host.failed += more.failed
+        host.bytes_read += more.bytes_read
+        host.seconds += more.seconds
         if len(self._hosts) > 2 * _MOST_HOSTS:
             self._hosts = dict(self._ranked()[:_MOST_HOSTS])
 
     def slowest(self, count: int) -> list[tuple[str, Host]]:
         return self._ranked()[:count]
+
+    def most_failed(self, count: int) -> list[tuple[str, Host]]:
+        """Of those not forgotten, the hosts with most failed rows, where there are any."""
+        failing = [item for item in self._hosts.items() if item[1].failed]
+        return sorted(failing, key=lambda item: (-item[1].failed, item[0]))[:count]
 
     def _ranked(self) -> list[tuple[str, Host]]:
         return sorted(self._hosts.items(), key=lambda item: (-item[1].seconds, item[0]))
