@@ -22,6 +22,7 @@ from shards.store import Store, open_store
 
 # moto takes any; set before a Ray is started, so that its workers have them too
 os.environ.update(AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing", AWS_DEFAULT_REGION="us-east-1")
+os.environ["RAY_ADDRESS"] = "local"  # other tests start clusters beside this one, on the same machine
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
