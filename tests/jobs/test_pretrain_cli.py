@@ -145,7 +145,8 @@ def test_weights_of_another_network_or_of_none(made: str, tmp_path: Path, stoppe
         ({"weights": torch.zeros(3)}, "is missing: give a checkpoint of the released DyNet"),
         ({"trainer": {}}, "is no checkpoint of a run"),
         ({"trainer": {"model": {"embed.weight": 1}, "average": None}, "config": {}}, "its weights are no tensors"),
-        ({"trainer": {"model": {}, "average": None}, "config": {}}, "of another network: it lacks embed.weight"),
+        ({"trainer": {"model": {}, "average": None}, "config": {}}, "of another network: to begin with it give --set"),
+        ({"trainer": {"model": {}, "average": None}, "config": {"width": 8, "refinement": 1}}, "it lacks embed.weight"),
     ]:
         torch.save(content, tmp_path / "other.pt")
         assert sentence in stopped(made, "--out", tmp_path, *WORDS, "--weights", tmp_path / "other.pt")
