@@ -17,7 +17,7 @@ The flow, rejects included (each ends in one `Reason`, in the ledger):
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -132,19 +132,20 @@ def _run_units(job: FilterJob, plan: chunks.Plan, pending: Sequence[str], watch:
     )
     progress: Any = Progress.remote()  # type: ignore[attr-defined]  # Ray adds it
     waiting = iter(pending)
-    flying: set[Any] = set()
+    flying: dict[Any, str] = {}  # what a unit will give -> the unit
     # A unit begun before has a part; what is open in it is decided by the job, not by the unit.
     committed = set(ledger.units(job.store))
     rows = min(plan.rows, len(pending) * plan.chunk_size)
     while True:
         for unit in _taken(waiting, 1 + cores() - len(flying)):
             again = replace(setting, retry_failed=unit in committed)
-            flying.add(run_unit.remote(unit, again, progress))
+            flying[run_unit.remote(unit, again, progress)] = unit
         if not flying:
             break
-        done, flying = _landed(flying)
+        for landed in _landed(flying):
+            # told by the unit as well, but what it says last may come behind the question
+            progress.tell.remote(flying.pop(landed), ray.get(landed))
         watch(rows, ray.get(progress.so_far.remote()))
-        ray.get(done)
 
 
 def _taken(waiting: Iterator[str], wanted: int) -> Iterator[str]:
@@ -155,6 +156,6 @@ def _taken(waiting: Iterator[str], wanted: int) -> Iterator[str]:
         yield unit
 
 
-def _landed(flying: set[Any]) -> tuple[list[Any], set[Any]]:
-    done, rest = ray.wait(list(flying), num_returns=1, timeout=POLL_SECONDS)
-    return done, set(rest)
+def _landed(flying: Iterable[Any]) -> list[Any]:
+    done, _ = ray.wait(list(flying), num_returns=1, timeout=POLL_SECONDS)
+    return list(done)

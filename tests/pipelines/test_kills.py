@@ -129,7 +129,7 @@ class Moment:
 MOMENTS = (
     Moment("claimed", lambda seen: seen.under("recipe.json") > 0, 0.02),
     Moment("planning", lambda seen: seen.under("links/") >= 3, 0.02),
-    Moment("planned", lambda seen: seen.has("links/plan.json"), 8.0),  # Ray is starting, or at work
+    Moment("planned", lambda seen: seen.has("links/plan.json"), 3.0),  # Ray is starting; 8 s later all may be done
     Moment("first originals", lambda seen: seen.under("images/") >= 1, 0.05),
     Moment("first commits", lambda seen: seen.under("ledger/") >= 2, 0.5),
     Moment("more commits", lambda seen: seen.under("ledger/") >= 1, 0.5),
