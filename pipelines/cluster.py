@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+import psutil
 import ray
 
+_HEAD: Final = "gcs_server"
 OOM_RETRIES: Final = 3  # of a task that was killed for memory; then its pictures are tried one by one
 
 
@@ -29,32 +31,22 @@ def connected() -> Iterator[bool]:
     # Ray's own default is to try for ever what its memory monitor has killed; of a cluster its nodes decide.
     os.environ.setdefault("RAY_task_oom_retries", str(OOM_RETRIES))
     try:
-        own = _connect()
+        # A local dashboard is ten processes and 1 GB that nobody asked for.
+        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = os.environ.get("RAY_ADDRESS", "this machine")
         raise ValueError(
             f"no Ray at {where} ({_first_line(error)}): see to it, or set RAY_ADDRESS=local for one of this job's own"
         ) from error
     try:
-        yield own
+        yield _is_own()
     finally:
         ray.shutdown()
 
 
-def _connect() -> bool:
-    """Whether a Ray had to be started for it."""
-    # A local dashboard is ten processes and 1 GB that nobody asked for.
-    start = functools.partial(ray.init, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-    where = os.environ.get("RAY_ADDRESS")
-    if where:
-        start()
-        return where == "local"
-    try:
-        ray.init(address="auto", logging_level=logging.ERROR, log_to_driver=False)
-        return False
-    except ConnectionError:  # nothing runs here
-        start(address="local")
-        return True
+def _is_own() -> bool:
+    """Whether the Ray we are connected to was started by this process: its head's server is a child of it then."""
+    return any(_HEAD in child.name() for child in psutil.Process().children())
 
 
 def _first_line(error: Exception) -> str:
