@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import psutil
 import ray
 
 _HEAD: Final = "gcs_server"
+_ANSWERS_WITHIN: Final = 5.0  # seconds
 OOM_RETRIES: Final = 3  # of a task that was killed for memory; then its pictures are tried one by one
 
 
@@ -32,7 +35,7 @@ def connected() -> Iterator[bool]:
     os.environ.setdefault("RAY_task_oom_retries", str(OOM_RETRIES))
     try:
         # A local dashboard is ten processes and 1 GB that nobody asked for.
-        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        ray.init(address(), include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = os.environ.get("RAY_ADDRESS", "this machine")
         raise ValueError(
@@ -42,6 +45,25 @@ def connected() -> Iterator[bool]:
         yield _is_own()
     finally:
         ray.shutdown()
+
+
+def address() -> str | None:
+    """What to give `ray.init`: None, by which it finds a cluster or starts one; or "local".
+
+    `ray start` notes its cluster in a file. Where that died without `ray stop` the file stays behind, and Ray would try
+    for minutes to reach what is dead.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        return None
+    noted = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray", "ray_current_cluster")
+    try:
+        host, _, port = noted.read_text().strip().rpartition(":")
+        socket.create_connection((host, int(port)), timeout=_ANSWERS_WITHIN).close()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return "local"
+    return None
 
 
 def _is_own() -> bool:
