@@ -19,19 +19,15 @@ def load(checkpoint: str | Path, *, device: str | None = None, precision: str = 
     less memory: overlapping tiles of so many pixels a side. See `dynet.restore.Restorer` for the rest.
 
     `device`: "cpu" or "cuda"; by default the GPU where there is one. `precision`: f32 or bf16.
-    Raises ValueError for a file that holds none.
+    Raises ValueError for a file that holds none, and for a GPU that there is not.
     """
-    import torch  # takes seconds, and who imports another module of this package may need none of it
-
+    # torch takes seconds, and who imports another module of this package may need none of it
     from dynet import weights
     from dynet.model import DyNet
-    from dynet.restore import Restorer
+    from dynet.restore import Restorer, device_of
 
+    where = device_of(device)
     config, values = weights.read(Path(checkpoint))
     model = DyNet(config)
     model.load_state_dict(values)
-    return Restorer(
-        model,
-        device=torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
-        precision=precision,
-    )
+    return Restorer(model, device=where, precision=precision)

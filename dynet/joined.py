@@ -55,4 +55,5 @@ def _beside(one: Batch, other: Batch) -> Batch:
         samples=one.samples + other.samples,
         epochs=one.epochs + other.epochs,
         skipped=one.skipped + other.skipped,
+        parts=(len(one.samples), len(other.samples)),
     )

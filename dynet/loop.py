@@ -204,13 +204,25 @@ class _Loop:
             self._board.picture(grid, trainer.step)
 
     def _digest(self, batch: Batch) -> int:
-        """The same for the same global batch, however ranks share it: a sum of hashes of epoch and name."""
-        told = (f"{epoch}/{sample}" for epoch, sample in zip(batch.epochs, batch.samples, strict=True))
-        hashes = [int.from_bytes(hashlib.blake2b(one.encode(), digest_size=8).digest(), "little") for one in told]
-        mine = sum(hashes) % (1 << 64)
-        mine -= (mine >> 63) << 64  # int64, which wraps as the sum over ranks does
+        """The same for the same global batch, however ranks share it."""
+        mine = digest(batch, self._run.rank)
         if self._run.world == 1:
             return mine
         total = torch.tensor(mine, device=self._trainer.device)
         torch.distributed.all_reduce(total)
         return int(total)
+
+
+def digest(batch: Batch, rank: int) -> int:
+    """One rank's share of a sum of hashes of epoch, name and place in the global batch; an int64, which wraps."""
+    told = zip(batch.epochs, batch.samples, _places(batch, rank), strict=True)
+    texts = (f"{epoch}/{sample}/{part}/{place}" for epoch, sample, (part, place) in told)
+    total = sum(int.from_bytes(hashlib.blake2b(one.encode(), digest_size=8).digest(), "little") for one in texts)
+    total %= 1 << 64
+    return total - ((total >> 63) << 64)
+
+
+def _places(batch: Batch, rank: int) -> Iterator[tuple[int, int]]:
+    """Of each sample: the number of its stream, and its place in that one's share of the global batch."""
+    for part, count in enumerate(batch.parts or (len(batch.samples),)):
+        yield from ((part, rank * count + row) for row in range(count))

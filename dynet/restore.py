@@ -114,6 +114,16 @@ class Restorer:
         return restored[0].permute(1, 2, 0).float().cpu().numpy()
 
 
+def device_of(word: str | None) -> torch.device:
+    """The device that "cpu" or "cuda" means; by default the GPU where there is one.
+
+    Raises ValueError for a GPU that there is not.
+    """
+    if word == "cuda" and not torch.cuda.is_available():
+        raise ValueError("no GPU here: give --device cpu")
+    return torch.device(word or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 def bytes_needed(size: tuple[int, int], width: int) -> int:
     """Of memory, at most, for height and width `size` seen at once by a network of that width, in float32."""
     height, across = (-(-side // MULTIPLE) * MULTIPLE for side in size)

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from dynet.published import PICTURES, SOURCE, Column, Published
-from dynet.validate import Quality
+from dynet.validate import Quality, mean
 
 AVERAGE: Final = "average"
 INPUT: Final = "input"  # what is restored, as it is
@@ -94,7 +94,7 @@ def _measured(
 ) -> Iterator[Line]:
     for method, means in _means(rows).items():
         ours = [means[column.key] for column in columns]
-        average = [_mean(ours)] if averaged else []
+        average = [mean(ours)] if averaged else []
         rest = [means[column.key] for column in others]
         yield Line(method=method, source=MEASURED, figures=(*ours, *average, *rest))
 
@@ -114,14 +114,7 @@ def _means(rows: Sequence[Row]) -> dict[str, dict[tuple[str, float | None], Qual
         found.setdefault(row.depth, {}).setdefault(row.column.key, []).append(row.quality)
         if row.depth == first:
             found[INPUT].setdefault(row.column.key, []).append(row.before)
-    return {method: {key: _mean(all_) for key, all_ in columns.items()} for method, columns in found.items()}
-
-
-def _mean(all_: Sequence[Quality]) -> Quality:
-    return Quality(
-        psnr=float(np.mean([one.psnr for one in all_])),
-        ssim=float(np.mean([one.ssim for one in all_])),
-    )
+    return {method: {key: mean(all_) for key, all_ in columns.items()} for method, columns in found.items()}
 
 
 def seconds(rows: Sequence[Row]) -> dict[str, float]:

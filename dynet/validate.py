@@ -25,10 +25,23 @@ _INPUT: Final = "input"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quality:
-    """Means over the held-out pairs. `psnr` in dB, `ssim` at most 1."""
+    """Of one picture, or the mean of several. `psnr` in dB, `ssim` at most 1."""
 
     psnr: float
     ssim: float
+
+
+def quality(picture: np.ndarray, target: np.ndarray) -> Quality:
+    """Each (H, W, 3), uint8 or floats in [0, 1]."""
+    return Quality(psnr=psnr(picture, target), ssim=ssim(picture, target))
+
+
+def mean(all_: Sequence[Quality]) -> Quality:
+    """Of one or more."""
+    return Quality(
+        psnr=float(np.mean([one.psnr for one in all_])),
+        ssim=float(np.mean([one.ssim for one in all_])),
+    )
 
 
 def held_out(batches: Iterable[Batch], count: int) -> list[Batch]:
@@ -45,12 +58,12 @@ def qualities(
     model: DyNet, batches: Sequence[Batch], depths: Sequence[str], device: torch.device, context: Context
 ) -> dict[str, Quality]:
     """By depth, and under "input" that of the degraded crops as they are."""
-    made: dict[str, list[tuple[float, float]]] = {depth: [] for depth in (_INPUT, *depths)}
+    made: dict[str, list[Quality]] = {depth: [] for depth in (_INPUT, *depths)}
     for one, restored in _restored(model, batches, depths, device, context):
         target = _pixels(one.clean)
         for depth, pixels in {_INPUT: _pixels(one.degraded), **restored}.items():
-            made[depth] += [(psnr(a, b), ssim(a, b)) for a, b in zip(pixels, target, strict=True)]
-    return {depth: _mean(pairs) for depth, pairs in made.items()}
+            made[depth] += [quality(a, b) for a, b in zip(pixels, target, strict=True)]
+    return {depth: mean(all_) for depth, all_ in made.items()}
 
 
 def shown(
@@ -80,8 +93,3 @@ def _restored(
 def _pixels(pictures: torch.Tensor) -> np.ndarray:
     """(B, 3, H, W) to (B, H, W, 3) float32 in [0, 1]."""
     return pictures.float().clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
-
-
-def _mean(pairs: Sequence[tuple[float, float]]) -> Quality:
-    first, second = np.mean(pairs, axis=0)
-    return Quality(psnr=float(first), ssim=float(second))

@@ -65,11 +65,11 @@ class _Bars:
         self._stage = ""
         self._bar: terminal.Bar | None = None
 
-    def __call__(self, stage: str, total: int, done: int, note: str) -> None:
+    def __call__(self, stage: str, total: int, done: int) -> None:
         if stage != self._stage or self._bar is None:
             self.close()
             self._stage, self._bar = stage, terminal.Bar(stage, "step")
-        self._bar(total, done, note)
+        self._bar(total, done)
 
     def close(self) -> None:
         if self._bar is not None:

@@ -22,12 +22,13 @@ def show(flags: argparse.Namespace) -> None:
 
     from dynet import cost, weights
     from dynet.model import DyNet, depth_name, depth_of, dynet
+    from dynet.restore import device_of
 
     if flags.size < 1 or flags.repeats < 1:
         raise ValueError("--size and --repeats: give 1 or more")
     depths = [depth_of(word) for word in flags.depth]
     config, given = weights.read(flags.checkpoint) if flags.checkpoint else (dynet(), None)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(flags.device)
     model = DyNet(config).to(device).eval()
     if given is not None:
         model.load_state_dict(given)

@@ -21,6 +21,8 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside the fold
 from jobs import cost, terminal
 
 if TYPE_CHECKING:
+    import torch
+
     from dynet.results import Row, Table
     from dynet.testsets import PictureSet
     from pipelines.evaluate import EvaluateJob
@@ -49,7 +51,7 @@ def _evaluate(flags: argparse.Namespace) -> None:
     from pipelines.evaluate import PAGE, check, evaluate
 
     job = _job(flags)
-    restorer = dynet.load(flags.checkpoint, device=_device(flags), precision=flags.precision)
+    restorer = dynet.load(flags.checkpoint, device=flags.device, precision=flags.precision)
     with terminal.Bar("check", "picture") as bar:
         check(job, restorer, bar)
     out = Path(flags.out)
@@ -60,14 +62,6 @@ def _evaluate(flags: argparse.Namespace) -> None:
     _summary(results.table(rows, job.published), rows)
     took = terminal.duration(time.monotonic() - begun)
     print(f"{took}; table: {out}/table.md  pictures: {out}/pictures.csv  page: {out}/{PAGE}")
-
-
-def _device(flags: argparse.Namespace) -> str:
-    import torch
-
-    if flags.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("no GPU here: give --device cpu")
-    return flags.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _check(flags: argparse.Namespace) -> None:
@@ -86,13 +80,14 @@ def _check(flags: argparse.Namespace) -> None:
 def _job(flags: argparse.Namespace) -> EvaluateJob:
     from dynet.model import depth_name, depth_of
     from dynet.published import TABLES
+    from dynet.restore import device_of
     from pipelines.evaluate import EvaluateJob, no_scores, scored_by
 
     return EvaluateJob(
         sets=_sets(flags),
         depths=tuple(dict.fromkeys(depth_name(depth_of(word)) for word in flags.depth)),
         published=TABLES[_ALL_IN_ONE if flags.mode is None else flags.mode],
-        notes=(*_notes(flags), _hardware(_device(flags))),
+        notes=(*_notes(flags), _hardware(device_of(flags.device))),
         seed=flags.seed,
         tile=flags.tile,
         score=scored_by(flags.metrics, flags.weights) if flags.metrics else no_scores,
@@ -133,11 +128,11 @@ def _notes(flags: argparse.Namespace) -> tuple[str, ...]:
     )
 
 
-def _hardware(device: str) -> str:
+def _hardware(device: torch.device) -> str:
     import torch
 
-    where = torch.cuda.get_device_name() if device == "cuda" else f"the CPU, threads: {torch.get_num_threads()}"
-    return f"restored on {where}"
+    threads = f"the CPU, threads: {torch.get_num_threads()}"
+    return f"restored on {torch.cuda.get_device_name(device) if device.type == 'cuda' else threads}"
 
 
 def _summary(table: Table, rows: Sequence[Row]) -> None:

@@ -25,20 +25,22 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+import dynet
 from curation.duplicates import find_duplicates, perceptual_hash
 from dynet import checkpoint, folders, rgb, testsets, weights
 from dynet.folders import DE_TYPES
 from dynet.loop import Every
-from dynet.model import DyNet, ModelConfig
+from dynet.model import ModelConfig
 from dynet.progress import Progress
 from dynet.published import Column
 from dynet.randomness import generator
-from dynet.restore import Restorer
+from dynet.restore import Restorer, device_of
 from dynet.results import Row
 from dynet.testsets import PictureSet
 from dynet.train import Settings
+from dynet.validate import quality
 from dynet.weather import hazy, rainy
-from pipelines.evaluate import pair, quality
+from pipelines.evaluate import pair
 from pipelines.finetune import FinetuneJob, finetune
 from pipelines.finetune_recipes import FinetuneRecipe, Repeats
 from pipelines.pretrain import PretrainJob, pretrain
@@ -58,7 +60,7 @@ _SIDE: Final = 256  # pixels of a picture to fine-tune on
 _TRIAL: Final = 6  # steps whose time tells how many there can be
 _FEWEST: Final = 20  # steps, or there is nothing to see
 
-Told = Callable[[str, int, int, str], None]  # stage, of how many, how many are done, a note
+Told = Callable[[str, int, int], None]  # stage, of how many, how many are done
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,9 +116,11 @@ class Findings:
 def ablate(job: AblationJob, told: Told) -> Findings:
     """Runs it all, into a folder that holds nothing yet.
 
-    Raises ValueError for another folder, and for test sets or a set that can't be had, or that share a picture.
+    Raises ValueError for another folder, a GPU that there is not, and test sets or a set that can't be had, or that
+    share a picture.
     """
     begun = time.monotonic()
+    device_of(job.device)
     if job.out.exists() and (not job.out.is_dir() or any(job.out.iterdir())):
         raise ValueError(f"{job.out} holds something already: give another --out, or take that away first")
     sets = find_sets(job.tests, job.pictures)
@@ -250,7 +254,7 @@ def _pretrain_job(job: AblationJob, recipe: PretrainRecipe, folder: str) -> Pret
 
 def _pretrained(job: AblationJob, steps: int, told: Told) -> dict[str, torch.Tensor]:
     def watch(now: Progress) -> None:
-        told("pre-training", now.steps, now.step, "")
+        told("pre-training", now.steps, now.step)
 
     pretrain(_pretrain_job(job, _recipe(job, steps), PRETRAINED), watch)
     return weights.read(job.out / PRETRAINED / checkpoint.name_of(steps))[1]
@@ -279,13 +283,11 @@ def _finetuned(
     work = FinetuneJob(out=out, recipe=recipe, data=data, weights=start, device=job.device, workers=job.workers)
 
     def watch(now: Progress) -> None:
-        told(f"{arm.depth} {arm.start}, seed {arm.seed}", now.steps, now.step, "")
+        told(f"{arm.depth} {arm.start}, seed {arm.seed}", now.steps, now.step)
 
     ended = finetune(work, lambda total, done: None, watch)
-    config, values = weights.read(job.out / arm.folder / checkpoint.name_of(ended.step))
-    model = DyNet(config)
-    model.load_state_dict(values)
-    return Restorer(model, device=torch.device(job.device), precision=job.precision)
+    made = job.out / arm.folder / checkpoint.name_of(ended.step)
+    return dynet.load(made, device=job.device, precision=job.precision)
 
 
 def _evaluated(arm: Arm, restorer: Restorer, sets: Sequence[PictureSet]) -> Iterator[Row]:

@@ -28,13 +28,12 @@ from PIL import Image
 
 from curation.scorers import Panel, resolve
 from dynet import results, rgb, testsets, tiles
-from dynet.metrics import psnr, ssim
 from dynet.noise import noise_of, noisy
 from dynet.published import Column, Published
 from dynet.restore import Restorer
 from dynet.results import Row
 from dynet.testsets import Entry, PictureSet
-from dynet.validate import Quality
+from dynet.validate import quality
 from pipelines.evaluation_page import page
 from pipelines.evaluation_views import Gallery, Seen
 
@@ -181,11 +180,6 @@ def _measured(job: EvaluateJob, case: _Case) -> tuple[Row, ...]:
         )
         for depth, one in found.items()
     )
-
-
-def quality(picture: np.ndarray, target: np.ndarray) -> Quality:
-    """Each (H, W, 3), uint8 or floats in [0, 1]."""
-    return Quality(psnr=psnr(picture, target), ssim=ssim(picture, target))
 
 
 def _bytes(pixels: np.ndarray) -> np.ndarray:

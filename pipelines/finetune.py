@@ -34,15 +34,13 @@ from dynet.train import Settings, Trainer
 from dynet.validate import held_out
 from pipelines import ranks, recipe_files
 from pipelines.finetune_recipes import FinetuneRecipe
-from pipelines.pretrain import BOARD, RECIPE
+from pipelines.pretrain import RECIPE
 from pipelines.ranks import Launch, Rank, Watch
 from shards.epochs import Epochs
 from shards.manifest import read_manifest
 from shards.sequence import Plan
 from shards.store import Store, open_store
 from shards.stream import Batch, Stream
-
-__all__ = ["BOARD", "FinetuneJob", "finetune"]
 
 _VALID_SEED: Final = 1  # added to the run's: validation draws its own crops and noise
 Checked = Callable[[int, int], None]

@@ -87,7 +87,7 @@ class FinetuneRecipe:
     @property
     def fixed(self) -> dict[str, Any]:
         """What a run that goes on must have the same, as `part.field` -> plain value."""
-        return recipe_files.flat(self, without=(*FREE, "epochs", "settings.warmup", "settings.cosine"))
+        return recipe_files.flat(self, without=(*FREE, "epochs"))
 
 
 def released() -> FinetuneRecipe:

@@ -76,7 +76,8 @@ class Batch:
 
     `pixels`: (batch / world, 3, crop, crop) uint8 RGB, channels last in memory. `samples`: their names. `epochs`: the
     epoch of each, by which its crop was drawn. `skipped`: what others stand in for. `derived`: what the stream's
-    `derive` made of the pixels, in the same shape; None without one.
+    `derive` made of the pixels, in the same shape; None without one. `parts`: how many samples are from each stream,
+    where several were put together; else empty.
     """
 
     pixels: torch.Tensor
@@ -84,6 +85,7 @@ class Batch:
     epochs: tuple[int, ...]
     skipped: tuple[Skipped, ...] = ()
     derived: torch.Tensor | None = None
+    parts: tuple[int, ...] = ()
 
     def pin_memory(self) -> Batch:
         """For DataLoader: a copy that a GPU can take while the CPU goes on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -103,7 +104,7 @@ def test_what_differs_is_not_kept(model: DyNet, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_formats_need_no_more_than_is_installed() -> None:
-    check_form("torch")
-    pytest.importorskip("onnxruntime", reason="needs the extra `export`")
-    check_form("onnx")
+def test_a_format_whose_libraries_are_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ValueError, match=r"pip install 'million-ird\[export\]'"):
+        check_form("onnx")

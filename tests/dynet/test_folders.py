@@ -114,7 +114,10 @@ def test_a_name_that_is_no_text_is_said_before_it_is_hashed(data: Path) -> None:
 
 def test_a_picture_as_large_as_the_crop_will_do(data: Path) -> None:
     save(picture(0, 32, 32), data / "Denoise/square.png")
-    checked(folders.find(data, ["denoise_15"]))
+    found = folders.find(data, ["denoise_15"])
+    checked(found)
+    with pytest.raises(DataError, match=r"square\.png"):
+        folders.check([one for one in found if one.clean.name == "square.png"], 33, lambda total, done: None)
 
 
 def test_every_file_is_read_once(data: Path) -> None:

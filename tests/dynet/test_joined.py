@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from dynet import folders
 from dynet.data import Noise
 from dynet.folders import DE_TYPES
 from dynet.joined import Joined
+from dynet.loop import digest
 from dynet.pairs import PairPlan, PairStream
 from shards.sequence import Plan
 from shards.store import LocalStore
@@ -65,6 +67,15 @@ def test_two_ranks_have_together_what_one_has(root: Path) -> None:
         assert batch.samples[:2] == tuple(name for part in parts for name in part.samples[:1])
         assert batch.samples[2:] == tuple(name for part in parts for name in part.samples[1:])
         assert torch.equal(batch.pixels[2:], torch.cat([part.pixels[1:] for part in parts]))
+
+
+def test_the_digest_of_a_batch_is_that_of_any_ranks_and_of_no_other_order(root: Path) -> None:
+    whole = next(iter(joined(root)))
+    parts = [next(iter(joined(root, rank, 2))) for rank in range(2)]
+    assert (sum(digest(part, rank) for rank, part in enumerate(parts)) - digest(whole, 0)) % (1 << 64) == 0
+    names = whole.samples
+    assert digest(replace(whole, samples=(*names[:2], names[3], names[2], *names[4:])), 0) != digest(whole, 0)
+    assert digest(replace(whole, epochs=(1, *whole.epochs[1:])), 0) != digest(whole, 0)
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])

@@ -293,3 +293,11 @@ def test_one_sentence(
     extra = [part for flag, value in needed.items() if flag not in given for part in (flag, value)]
     assert said in refused([*given, *extra], capsys)
     assert below(folders["in"]) == ["a.png"] and not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_said(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = saved(tmp_path / "a.png", drawn(20, 20, 3))
+    said = refused([given, "--out", tmp_path / "out", "--checkpoint", checkpoint, "--device", "cuda"], capsys)
+    assert said == "dynet-restore: no GPU here: give --device cpu"
+    assert not (tmp_path / "out").exists()

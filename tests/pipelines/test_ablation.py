@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -66,6 +67,13 @@ def test_a_folder_that_holds_something_is_left_as_it_is(job: AblationJob) -> Non
     with pytest.raises(ValueError, match="out holds something already: give another --out"):
         ablation.ablate(job, lambda *_: None)
     assert (job.out / "thesis.txt").read_text() == "dear"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_said_before_anything_is_written(job: AblationJob) -> None:
+    with pytest.raises(ValueError, match="no GPU here: give --device cpu"):
+        ablation.ablate(replace(job, device="cuda"), lambda *_: None)
+    assert not job.out.exists()
 
 
 def test_of_each_test_set_a_few_pictures_are_chosen_evenly(job: AblationJob) -> None:

@@ -25,7 +25,8 @@ from dynet.published import TABLES
 from dynet.restore import Restorer
 from dynet.results import Row
 from dynet.testsets import Entry, PictureSet
-from pipelines.evaluate import EvaluateJob, check, evaluate, pair, quality
+from dynet.validate import quality
+from pipelines.evaluate import EvaluateJob, check, evaluate, pair
 from tests.evaluation import checkpoint, layout, put, rainy, waves
 
 TASKS = ("denoise", "derain", "dehaze")
