@@ -19,7 +19,7 @@ from ray.cluster_utils import Cluster
 
 from shards.store import LocalStore, Written
 
-PATIENCE: Final = 300.0  # seconds until something comes, on a machine that is busy with something else
+PATIENCE: Final = 900.0  # seconds until something comes, on a machine that is busy with something else
 STORE_BYTES: Final = 80 << 20  # of a node's object store: about the least that Ray takes
 
 
@@ -48,8 +48,12 @@ class Nodes:
         """The nodes with a core."""
         return list(self.cluster.worker_nodes)
 
+    def have(self, count: int) -> None:
+        """So many nodes of one core, if there are fewer."""
+        self.add(count - len(self.workers))
+
     def add(self, count: int) -> None:
-        """So many nodes, started side by side."""
+        """So many more, started side by side."""
         for _ in range(count):
             self.cluster.add_node(wait=False, num_cpus=1, object_store_memory=STORE_BYTES)
 
@@ -115,23 +119,27 @@ def _kill_tree(process: psutil.Process) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """Just before, or just after, the first file whose name begins so is written by a node of one core."""
+    """Just before, or just after, the first file whose name begins so is written by a node of one core.
+
+    `holds`: its writer then waits, to be lost with the whole cluster; else its node is lost at once.
+    """
 
     name: str
     after: bool
+    holds: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LosingStore(LocalStore):
-    """A local store that kills the node that writes to it, once in each of `moments`."""
+    """A local store that kills the node that writes to it, or holds it up, once in each of `moments`."""
 
     moments: tuple[Moment, ...]
     notes: Path  # a folder: a file for each moment that has come
 
     def write(self, name: str, data: bytes | Path) -> Written:
-        self._lose_where(name, after=False)
+        self._meet(name, after=False)
         written = LocalStore.write(self, name, data)
-        self._lose_where(name, after=True)
+        self._meet(name, after=True)
         return written
 
     @property
@@ -139,11 +147,13 @@ class LosingStore(LocalStore):
         """How many of the moments have come."""
         return sum(1 for _ in self.notes.iterdir())
 
-    def _lose_where(self, name: str, *, after: bool) -> None:
+    def _meet(self, name: str, *, after: bool) -> None:
         for number, moment in enumerate(self.moments):
             if moment.after is after and name.startswith(moment.name) and _on_a_node_of_one_core():
                 with contextlib.suppress(FileExistsError):
                     (self.notes / str(number)).touch(exist_ok=False)
+                    if moment.holds:
+                        time.sleep(PATIENCE)
                     _kill_tree(psutil.Process(os.getppid()))
 
 
@@ -155,12 +165,16 @@ def _on_a_node_of_one_core() -> bool:
     return any(node["NodeID"] == here and node["Resources"].get("CPU") for node in ray.nodes())
 
 
+def ignored(*_: object) -> None:
+    """What nobody watches."""
+
+
 _RUN: Final = "import pickle, sys; [call() for call in pickle.load(open(sys.argv[1], 'rb'))]"
 
 
 @contextlib.contextmanager
 def driver(nodes: Nodes, folder: Path, *calls: Callable[[], object]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that makes these calls, one after the other, on that cluster; killed where the test leaves it behind."""
+    """A process that makes these calls in turn, on that cluster; killed where the test leaves it behind."""
     folder.mkdir(exist_ok=True)
     (folder / "calls").write_bytes(pickle.dumps(calls))
     environment = {
@@ -171,7 +185,8 @@ def driver(nodes: Nodes, folder: Path, *calls: Callable[[], object]) -> Iterator
         "RAY_gcs_rpc_server_reconnect_timeout_s": "3",  # where the head is gone; Ray's own: 60
     }
     with (folder / "log").open("ab") as log:
-        running = subprocess.Popen([sys.executable, "-c", _RUN, folder / "calls"], env=environment, stdout=log, stderr=log)
+        words = [sys.executable, "-c", _RUN, folder / "calls"]
+        running = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
     try:
         yield running
     finally:
