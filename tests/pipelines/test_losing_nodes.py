@@ -73,7 +73,7 @@ def listed(tmp_path_factory: pytest.TempPathFactory, nodes: Nodes) -> Iterator[L
     folder = tmp_path_factory.mktemp("losing")
     with HttpServer() as server:
         bounds = {"jpeg_quality": 60.0, "upscaling": 1000.0}
-        patient = FetchSettings(allow_private_hosts=True, read_timeout=120.0, deadline=120.0, per_host=8)
+        patient = FetchSettings(allow_private_hosts=True, read_timeout=300.0, deadline=300.0, per_host=16)
         world = World(server=server, folder=folder, prior=folder, bounds=bounds, fetching=patient)
         for number in range(CHUNKS * 2 - 2):
             world.serve(f"{number}.jpg", encoded(texture(number), quality=30 if number % 7 == 3 else 92))
@@ -118,7 +118,8 @@ def test_nodes_lost_under_a_picture_are_not_held_against_it(tmp_path: Path, prio
         with driver(nodes, tmp_path / "driver", functools.partial(filter_laion.run, job, ignored)) as running:
             lost = 0
             while lost < 3:
-                node = until(lambda: nodes.running("score_batch"), "a batch to be scored")
+                node = until(lambda: nodes.running("score_batch") or running.poll(), "a batch to be scored")
+                assert running.poll() is None, (tmp_path / "driver" / "log").read_text()
                 lost += nodes.head_runs("run_unit")
                 nodes.lose(node)
                 until(lambda: nodes.head_runs("run_unit"), "the unit to be on the head, as there is nothing else")
@@ -150,15 +151,14 @@ def test_nodes_lost_while_they_commit_leave_what_no_loss_leaves(nodes: Nodes, li
 def test_nodes_that_are_added_get_work_and_a_killed_driver_is_followed_by_another(
     nodes: Nodes, listed: Listed, tmp_path: Path
 ) -> None:
-    """A driver has one unit more in flight than cores, of two links each: the server sees how many that is."""
-    store, server = LocalStore(tmp_path / "store"), listed.world.server
-    for node in nodes.workers[1:]:
-        nodes.lose(node)
-    server.pause = 30.0
+    """A driver has a unit more in flight than there are cores, of two links each: the server sees how many that is."""
+    nodes.have(2)
+    store, server, cores = LocalStore(tmp_path / "store"), listed.world.server, len(nodes.workers)
+    server.pause = 60.0
     with driver(nodes, tmp_path / "driver", *listed.calls(store)) as running:
-        until(lambda: server.now == 4, "two units under way")
+        until(lambda: server.now == 2 * (1 + cores), "as many units as cores, and one")
         nodes.add(1)
-        until(lambda: server.now == 6, "a third")
+        until(lambda: server.now == 2 * (2 + cores), "one more")
         running.kill()
     server.pause = PAUSE
     with driver(nodes, tmp_path / "driver", *listed.calls(store)) as running:
