@@ -35,8 +35,8 @@ def until(has_come: Callable[[], Any], what: str) -> Any:
 def _cluster() -> Cluster:
     """One that sees within seconds that a node is gone: Ray's own takes a quarter of a minute."""
     quick = {"health_check_period_ms": 500}
-    head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "_system_config": quick}
-    return Cluster(initialize_head=True, head_node_args=head)
+    sizes = {"num_cpus": 0, "object_store_memory": STORE_BYTES}
+    return Cluster(initialize_head=True, head_node_args={**sizes, "include_dashboard": False, "_system_config": quick})
 
 
 @dataclass
