@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import ray
 
-from pipelines.cluster import gpu_share
+from pipelines.cluster import gpu_share, memory
 from pipelines.scoring import ScorerSpec
 
 
@@ -31,6 +31,15 @@ def test_a_gpu_is_shared_by_the_cores_where_every_node_has_one(
 ) -> None:
     monkeypatch.setattr(ray, "nodes", lambda: cluster)
     assert gpu_share() == share
+
+
+def test_no_task_asks_for_the_memory_of_a_node_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would wait for ever."""
+    large, small = nodes({"CPU": 16, "memory": 64e9}, {"CPU": 8, "memory": 16e9})
+    monkeypatch.setattr(ray, "nodes", lambda: [large, small])
+    assert memory(20e9) == 20e9
+    large["Alive"] = False
+    assert memory(20e9) == 0.9 * 16e9
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -11,11 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from dynet import curve
+from dynet import checkpoint, curve
 from dynet.progress import Progress
 from jobs import pretrain
+from pipelines import ranks
 from pipelines.ranks import Launch, Rank, check, launch
 from shards.store import LocalStore
+from shards.stream import StreamError
 from tests.sets import write_set
 
 WAITED = 120.0  # seconds: three more attempts, and gloo's patience, would take longer
@@ -35,6 +38,26 @@ def test_a_mistake_that_one_rank_finds_ends_the_run_at_once(tmp_path: Path, loca
     with pytest.raises(ValueError, match="the held-out shard is empty: hold out another"):
         launch(Launch(out=LocalStore(tmp_path), ranks=2), one_rank_refuses, lambda now: None)
     assert time.monotonic() - begun < WAITED
+
+
+def fails_each_time(out: LocalStore, rank: Rank) -> Progress:
+    """It gets further the first time, and no more."""
+    out.write(f"attempts/{len(list(out.list('attempts/')))}", b"")
+    if not checkpoint.steps(out):
+        checkpoint.save(out, 5, {}, keep=1)
+    raise StreamError(f"rank {rank.rank} can't read on")
+
+
+@pytest.mark.slow
+def test_losses_are_forgiven_while_the_run_gets_on(
+    tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run on spot nodes that is lost more often than is forgiven, but each time has a checkpoint more."""
+    monkeypatch.setattr(ranks, "_FAILURES", 0)
+    out = LocalStore(tmp_path)
+    with pytest.raises(StreamError, match="rank 0 can't read on"):
+        launch(Launch(out=out, ranks=1), functools.partial(fails_each_time, out), lambda now: None)
+    assert len(list(out.list("attempts/"))) == 2
 
 
 @pytest.mark.slow
@@ -58,6 +81,7 @@ cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
 cluster.add_node(num_cpus=1)
 os.environ["RAY_ADDRESS"] = cluster.address
 from jobs import pretrain
+from pipelines import ranks
 sys.exit(pretrain.main(sys.argv[1:]))
 """
 
