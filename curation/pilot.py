@@ -24,6 +24,7 @@ class Pilot:
     bytes_ledger: int
     bytes_shards: int
     chunks: int
+    unit_seconds: float = 0.0  # of cores: what units themselves compute (downloads, tars, ledger), scoring aside
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.chunks < 1:
