@@ -144,7 +144,7 @@ def _run_units(job: FilterJob, plan: chunks.Plan, pending: Sequence[str], watch:
             break
         for landed in _landed(flying):
             # told by the unit as well, but what it says last may come behind the question
-            progress.tell.remote(flying.pop(landed), ray.get(landed))
+            progress.tell.remote(flying.pop(landed), ray.get(landed).reasons)
         watch(rows, ray.get(progress.so_far.remote()))
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +46,47 @@ class Setting:
     retry_failed: bool = False
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Done:
+    """A unit's end, and what it took. What a try took that was killed is lost with it, as is a killed batch's time."""
+
+    unit: str
+    reasons: Counter[str]  # of all its rows, those of an earlier run included
+    #: "unit": from begin to end. "fetch": what its downloads waited, all added up. "score": of the cores that scored,
+    #: models built before. "store": reads and writes, refused pictures to be shown apart.
+    seconds: Mapping[str, float]
+    scored: int  # pictures that were decoded and scored, or refused by that
+    bytes_read: int
+    bytes_kept: int  # of originals new to the store
+    node: str = ""  # Ray's name of it, where the unit ended
+
+
+@dataclass(slots=True)
+class _Tally:
+    """The same, as it grows."""
+
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    scored: int = 0
+    bytes_read: int = 0
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self.seconds[stage] += time.perf_counter() - begun
+
+    def done(self, unit: str, rows: Sequence[Row], kept: Mapping[str, Path]) -> Done:
+        return Done(
+            unit=unit,
+            reasons=Counter(row.reason.value for row in rows),
+            seconds={stage: self.seconds[stage] for stage in ("unit", "fetch", "score", "store")},
+            scored=self.scored,
+            bytes_read=self.bytes_read,
+            bytes_kept=sum(row.bytes or 0 for row in rows if row.link.key in kept),
+            node=ray.get_runtime_context().get_node_id(),
+        )
+
+
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class Progress:
     """Rows done per unit, told by the units, asked by the driver. A unit that starts again starts from nothing.
@@ -64,40 +106,53 @@ class Progress:
 
 # No core: a download waits, and any fraction of one would keep a whole core from scoring (1.2 of 2 busy against 1.9).
 @ray.remote(num_cpus=0, max_retries=20, scheduling_strategy="SPREAD")
-def run_unit(unit: str, setting: Setting, progress: Any) -> Counter[str]:
-    """One chunk from links to its committed ledger part. Returns the rows per reason.
+def run_unit(unit: str, setting: Setting, progress: Any) -> Done:
+    """One chunk from links to its committed ledger part.
 
     Raises StoreError where the store can't be used, `curation.fetch.ResolverDown` where no name resolves.
     """
+    tally = _Tally()
+    with tempfile.TemporaryDirectory(prefix="million-ird-") as scratch, tally.timed("unit"):
+        final, kept = _run(unit, setting, progress, Path(scratch), tally)
+    done = tally.done(unit, final, kept)
+    progress.tell.remote(unit, done.reasons)
+    return done
+
+
+def _run(
+    unit: str, setting: Setting, progress: Any, scratch: Path, tally: _Tally
+) -> tuple[list[Row], Mapping[str, Path]]:
+    """The unit's rows as they were committed, and the files of the pictures that this run kept, by key."""
     store, recipe = setting.store, setting.recipe
-    asked = forgotten.read(store)
-    rows = [forgotten.marked(row, asked) for row in _known_rows(store, unit)]
+    with tally.timed("store"):
+        asked = forgotten.read(store)
+        rows = [forgotten.marked(row, asked) for row in _known_rows(store, unit)]
     todo = [row for row in rows if is_open(row, setting.retry_failed)]
     done = Counter(row.reason.value for row in rows) - Counter(row.reason.value for row in todo)
     told = 0.0
-    with tempfile.TemporaryDirectory(prefix="million-ird-") as scratch:
-        ended: dict[int, Row] = {}
-        bodies: dict[str, Path] = {}
-        refused_ones = rejects.Rejects()
-        for measured, body in _measured(todo, setting, Path(scratch)):
-            row = forgotten.marked(measured, asked)
-            passes = row.reason is Reason.NOT_STORED
-            ended[row.link.position] = replace(_kept(row, recipe) if passes else row, ended=time.time())
-            if body is not None and passes:
-                bodies[row.link.key] = body
-            elif body is not None:
-                refused_ones.offer(row, body)
-            done[ended[row.link.position].reason.value] += 1
-            if time.monotonic() - told > TELL_SECONDS:
-                told = time.monotonic()
-                progress.tell.remote(unit, done)
-        final = [ended.get(row.link.position, row) for row in rows]
-        _keep(store, unit, final, bodies, Path(scratch))
-        if rejects.is_shown(unit):
-            refused_ones.write(store, unit, final, Path(scratch))
+    ended: dict[int, Row] = {}
+    bodies: dict[str, Path] = {}
+    refused_ones = rejects.Rejects()
+    for measured, body in _measured(todo, setting, scratch, tally):
+        row = forgotten.marked(measured, asked)
+        passes = row.reason is Reason.NOT_STORED
+        ended[row.link.position] = replace(_kept(row, recipe) if passes else row, ended=time.time())
+        if body is not None and passes:
+            bodies[row.link.key] = body
+        elif body is not None:
+            refused_ones.offer(row, body)
+        done[ended[row.link.position].reason.value] += 1
+        if time.monotonic() - told > TELL_SECONDS:
+            told = time.monotonic()
+            progress.tell.remote(unit, done)
+    final = [ended.get(row.link.position, row) for row in rows]
+    with tally.timed("store"):
+        _keep(store, unit, final, bodies, scratch)
+    if rejects.is_shown(unit):
+        refused_ones.write(store, unit, final, scratch)
+    with tally.timed("store"):
         ledger.write(store, unit, final, recipe.metrics, setting.about)
-    progress.tell.remote(unit, Counter(row.reason.value for row in final))
-    return Counter(row.reason.value for row in final)
+    return final, bodies
 
 
 def _known_rows(store: Store, unit: str) -> list[Row]:
@@ -120,13 +175,15 @@ def _kept(row: Row, recipe: FilterRecipe) -> Row:
     return judge(replace(row, stored=True), recipe.thresholds)
 
 
-def _measured(todo: Sequence[Row], setting: Setting, scratch: Path) -> Iterator[tuple[Row, Path | None]]:
+def _measured(todo: Sequence[Row], setting: Setting, scratch: Path, tally: _Tally) -> Iterator[tuple[Row, Path | None]]:
     """Each row with its facts and verdict, and where its bytes lie if they came."""
     by_key = {row.link.key: row for row in todo}
     waiting: list[tuple[Row, Path]] = []
     scoring: dict[Any, list[tuple[Row, Path]]] = {}
     for answer in fetch([row.link for row in todo], setting.fetching, _look(setting.recipe)):
         row = _fetched(by_key[answer.key], answer, setting.recipe)
+        tally.seconds["fetch"] += answer.seconds
+        tally.bytes_read += answer.bytes_read
         if answer.body is None:
             yield row, None
             continue
@@ -135,10 +192,10 @@ def _measured(todo: Sequence[Row], setting: Setting, scratch: Path) -> Iterator[
             scoring |= _submitted(waiting, setting)
             waiting = []
         while len(scoring) > IN_FLIGHT:
-            yield from _collected(scoring, setting)
+            yield from _collected(scoring, setting, tally)
     scoring |= _submitted(waiting, setting)
     while scoring:
-        yield from _collected(scoring, setting)
+        yield from _collected(scoring, setting, tally)
 
 
 def _look(recipe: FilterRecipe) -> Look:
@@ -174,18 +231,22 @@ def _submitted(batch: list[tuple[Row, Path]], setting: Setting) -> dict[Any, lis
     return {task.remote([row for row, _ in batch], [path.read_bytes() for _, path in batch], setting): batch}
 
 
-def _collected(scoring: dict[Any, list[tuple[Row, Path]]], setting: Setting) -> Iterator[tuple[Row, Path | None]]:
+def _collected(
+    scoring: dict[Any, list[tuple[Row, Path]]], setting: Setting, tally: _Tally
+) -> Iterator[tuple[Row, Path | None]]:
     """Takes one finished batch off `scoring`; where a picture killed its worker, each is tried alone."""
     [ready], _ = ray.wait(list(scoring), num_returns=1)
     batch = scoring.pop(ready)
     try:
-        rows = ray.get(ready)
+        rows, seconds = ray.get(ready)
     except (WorkerCrashedError, OutOfMemoryError) as error:
         if len(batch) > 1:
             for one in batch:
                 scoring |= _submitted([one], setting)
             return
-        rows = [refused(replace(batch[0][0], sha256=None), _killer(error))]
+        rows, seconds = [refused(replace(batch[0][0], sha256=None), _killer(error))], 0.0
+    tally.seconds["score"] += seconds
+    tally.scored += len(rows)
     for row, (_, path) in zip(rows, batch, strict=True):
         yield row, path
 
@@ -204,9 +265,11 @@ def _pixels(path: Path, max_pixels: int) -> int:
 
 
 @ray.remote(num_cpus=1, max_retries=2)  # a picture that kills its worker costs that many models built, twice
-def score_batch(rows: list[Row], bodies: list[bytes], setting: Setting) -> list[Row]:
-    """Decodes and scores pictures: one core, one model per worker process."""
-    return measure(rows, bodies, ready_panel(setting.store, setting.scoring), setting.recipe.scale)
+def score_batch(rows: list[Row], bodies: list[bytes], setting: Setting) -> tuple[list[Row], float]:
+    """Decodes and scores pictures: one core, one model per worker process. Also the seconds, the models built."""
+    panel = ready_panel(setting.store, setting.scoring)
+    begun = time.perf_counter()
+    return measure(rows, bodies, panel, setting.recipe.scale), time.perf_counter() - begun
 
 
 def _keep(store: Store, unit: str, rows: Sequence[Row], bodies: dict[str, Path], scratch: Path) -> None:
