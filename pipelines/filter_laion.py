@@ -31,7 +31,7 @@ from pipelines import claims
 from pipelines.cluster import connected, cores
 from pipelines.recipes import FilterRecipe
 from pipelines.scoring import ScorerSpec, publish
-from pipelines.units import Progress, Setting, is_open, run_unit
+from pipelines.units import Done, Progress, Setting, is_open, run_unit
 from shards.store import Store
 
 POLL_SECONDS = 0.5
@@ -50,6 +50,7 @@ class FilterJob:
 
 
 Watch = Callable[[int, Counter[str]], None]
+Landed = Callable[[Done], None]
 
 
 def prepare(job: FilterJob) -> chunks.Plan:
@@ -77,8 +78,10 @@ def prepare(job: FilterJob) -> chunks.Plan:
     )
 
 
-def run(job: FilterJob, watch: Watch) -> Changes:
+def run(job: FilterJob, watch: Watch, landed: Landed = lambda _: None) -> Changes:
     """The whole flow. `watch(rows in all, rows so far per reason)` is called about twice a second.
+
+    `landed(what it took)` is called for each unit that ends.
 
     Raises what `prepare` and `pipelines.units.run_unit` raise; all that was committed stays.
     """
@@ -87,7 +90,7 @@ def run(job: FilterJob, watch: Watch) -> Changes:
     pending = list(_pending(job, plan))
     if pending:
         with connected():
-            _run_units(job, plan, pending, watch)
+            _run_units(job, plan, pending, watch, landed)
     return settle(
         job.store,
         job.recipe.thresholds,
@@ -121,7 +124,7 @@ def _has_transient(store: Store, unit: str) -> bool:
     return any(is_open(row, retry_failed=True) for row in ledger.read(store, unit))
 
 
-def _run_units(job: FilterJob, plan: chunks.Plan, pending: Sequence[str], watch: Watch) -> None:
+def _run_units(job: FilterJob, plan: chunks.Plan, pending: Sequence[str], watch: Watch, landed: Landed) -> None:
     """Keeps as many units in flight as there are cores to score them, and no more."""
     setting = Setting(
         store=job.store,
@@ -142,9 +145,11 @@ def _run_units(job: FilterJob, plan: chunks.Plan, pending: Sequence[str], watch:
             flying[run_unit.remote(unit, again, progress)] = unit
         if not flying:
             break
-        for landed in _landed(flying):
+        for ready in _landed(flying):
+            done = ray.get(ready)
             # told by the unit as well, but what it says last may come behind the question
-            progress.tell.remote(flying.pop(landed), ray.get(landed).reasons)
+            progress.tell.remote(flying.pop(ready), done.reasons)
+            landed(done)
         watch(rows, ray.get(progress.so_far.remote()))
 
 

@@ -53,7 +53,8 @@ class Done:
     unit: str
     reasons: Counter[str]  # of all its rows, those of an earlier run included
     #: "unit": from begin to end. "fetch": what its downloads waited, all added up. "score": of the cores that scored,
-    #: models built before. "store": reads and writes, refused pictures to be shown apart.
+    #: models built before. "store": reads and writes, refused pictures to be shown apart. "cpu": of a core, by the unit
+    #: itself: what downloads, tars and the ledger compute, scoring aside.
     seconds: Mapping[str, float]
     scored: int  # pictures that were decoded and scored, or refused by that
     bytes_read: int
@@ -79,7 +80,7 @@ class _Tally:
         return Done(
             unit=unit,
             reasons=Counter(row.reason.value for row in rows),
-            seconds={stage: self.seconds[stage] for stage in ("unit", "fetch", "score", "store")},
+            seconds={stage: self.seconds[stage] for stage in ("unit", "fetch", "score", "store", "cpu")},
             scored=self.scored,
             bytes_read=self.bytes_read,
             bytes_kept=sum(row.bytes or 0 for row in rows if row.link.key in kept),
@@ -111,9 +112,10 @@ def run_unit(unit: str, setting: Setting, progress: Any) -> Done:
 
     Raises StoreError where the store can't be used, `curation.fetch.ResolverDown` where no name resolves.
     """
-    tally = _Tally()
+    tally, begun = _Tally(), time.process_time()
     with tempfile.TemporaryDirectory(prefix="million-ird-") as scratch, tally.timed("unit"):
         final, kept = _run(unit, setting, progress, Path(scratch), tally)
+    tally.seconds["cpu"] = time.process_time() - begun
     done = tally.done(unit, final, kept)
     progress.tell.remote(unit, done.reasons)
     return done
