@@ -27,7 +27,7 @@ import ray
 from curation import chunks, ledger, urls
 from curation.fetch import FetchSettings
 from curation.settle import Changes, settle
-from pipelines import claims
+from pipelines import claims, metering, unit_log
 from pipelines.cluster import connected, cores
 from pipelines.recipes import FilterRecipe
 from pipelines.scoring import ScorerSpec, publish
@@ -134,7 +134,7 @@ def _run_units(job: FilterJob, plan: chunks.Plan, pending: Sequence[str], watch:
         about=_about(job),
     )
     progress: Any = Progress.remote()  # type: ignore[attr-defined]  # Ray adds it
-    waiting = iter(pending)
+    waiting, left = iter(pending), len(pending)
     flying: dict[Any, str] = {}  # what a unit will give -> the unit
     # A unit begun before has a part; what is open in it is decided by the job, not by the unit.
     committed = set(ledger.units(job.store))
@@ -146,11 +146,19 @@ def _run_units(job: FilterJob, plan: chunks.Plan, pending: Sequence[str], watch:
         if not flying:
             break
         for ready in _landed(flying):
-            done = ray.get(ready)
-            # told by the unit as well, but what it says last may come behind the question
-            progress.tell.remote(flying.pop(ready), done.reasons)
+            done = _ended(ready, flying.pop(ready), progress)
+            left -= 1
+            metering.landed(done)
+            unit_log.landed(done)
             landed(done)
+        metering.queues(left - len(flying), len(flying), ray.get(progress.batches.remote()))
         watch(rows, ray.get(progress.so_far.remote()))
+
+
+def _ended(ready: Any, unit: str, progress: Any) -> Done:
+    done: Done = ray.get(ready)
+    # told by the unit as well, but what it says last may come behind the question
+    return replace(done, tries=ray.get(progress.land.remote(unit, done.reasons)))
 
 
 def _taken(waiting: Iterator[str], wanted: int) -> Iterator[str]:

@@ -60,6 +60,7 @@ class Done:
     bytes_read: int
     bytes_kept: int  # of originals new to the store
     node: str = ""  # Ray's name of it, where the unit ended
+    tries: int = 1  # how often it was begun in this run, by what `Progress` knows
 
 
 @dataclass(slots=True)
@@ -69,6 +70,7 @@ class _Tally:
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     scored: int = 0
     bytes_read: int = 0
+    batches: int = 0  # being scored now, or waiting for it
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -97,9 +99,24 @@ class Progress:
 
     def __init__(self) -> None:
         self._units: dict[str, Counter[str]] = {}
+        self._begun: Counter[str] = Counter()
+        self._batches: dict[str, int] = {}
 
-    def tell(self, unit: str, reasons: Counter[str]) -> None:
+    def begin(self, unit: str) -> None:
+        self._begun[unit] += 1
+
+    def tell(self, unit: str, reasons: Counter[str], batches: int = 0) -> None:
         self._units[unit] = reasons
+        self._batches[unit] = batches
+
+    def land(self, unit: str, reasons: Counter[str]) -> int:
+        """The driver has it. How often it was begun: 1 also where the first try was told to one that died."""
+        self.tell(unit, reasons)
+        return self._begun.pop(unit, 1)
+
+    def batches(self) -> int:
+        """Those that wait for scores in all units."""
+        return sum(self._batches.values())
 
     def so_far(self) -> Counter[str]:
         return sum(self._units.values(), Counter())
@@ -112,6 +129,7 @@ def run_unit(unit: str, setting: Setting, progress: Any) -> Done:
 
     Raises StoreError where the store can't be used, `curation.fetch.ResolverDown` where no name resolves.
     """
+    progress.begin.remote(unit)
     tally, begun = _Tally(), time.process_time()
     with tempfile.TemporaryDirectory(prefix="million-ird-") as scratch, tally.timed("unit"):
         final, kept = _run(unit, setting, progress, Path(scratch), tally)
@@ -146,7 +164,7 @@ def _run(
         done[ended[row.link.position].reason.value] += 1
         if time.monotonic() - told > TELL_SECONDS:
             told = time.monotonic()
-            progress.tell.remote(unit, done)
+            progress.tell.remote(unit, done, tally.batches)
     final = [ended.get(row.link.position, row) for row in rows]
     with tally.timed("store"):
         _keep(store, unit, final, bodies, scratch)
@@ -195,9 +213,11 @@ def _measured(todo: Sequence[Row], setting: Setting, scratch: Path, tally: _Tall
             waiting = []
         while len(scoring) > IN_FLIGHT:
             yield from _collected(scoring, setting, tally)
+        tally.batches = len(scoring)
     scoring |= _submitted(waiting, setting)
     while scoring:
         yield from _collected(scoring, setting, tally)
+        tally.batches = len(scoring)
 
 
 def _look(recipe: FilterRecipe) -> Look:
