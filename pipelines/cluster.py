@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import socket
@@ -13,6 +12,7 @@ from typing import Any, Final
 
 import psutil
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _HEAD: Final = "gcs_server"
 _ANSWERS_WITHIN: Final = 5.0  # seconds
@@ -87,13 +87,18 @@ def gpu_share() -> float:
 
 
 def memory(need: float) -> int:
-    """The memory to ask for where a task needs `need` bytes: no more than a node has, or it would wait for ever."""
-    return int(min(need, 0.9 * _memory_of_a_node()))
+    """The memory to ask for where a task needs `need` bytes: no more than a node has, or it would wait for ever.
+
+    Than a node has now: the largest may have gone.
+    """
+    largest = max((node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
+    return int(min(need, 0.9 * largest))
 
 
-@functools.cache
-def _memory_of_a_node() -> float:
-    return max((node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
+def here() -> dict[str, Any]:
+    """The options of an actor that is to live on this very node, and so as long as who asks it."""
+    node = ray.get_runtime_context().get_node_id()
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
 
 
 def each(task: Any, calls: Sequence[tuple[Any, ...]], watch: Callable[[int, int], None]) -> Iterator[Any]:

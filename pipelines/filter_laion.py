@@ -28,7 +28,7 @@ from curation import chunks, ledger, urls
 from curation.fetch import FetchSettings
 from curation.settle import Changes, settle
 from pipelines import claims, metering, unit_log
-from pipelines.cluster import connected, cores
+from pipelines.cluster import connected, cores, here
 from pipelines.recipes import FilterRecipe
 from pipelines.scoring import ScorerSpec, publish
 from pipelines.units import Done, Progress, Setting, is_open, run_unit
@@ -133,7 +133,7 @@ def _run_units(job: FilterJob, plan: chunks.Plan, pending: Sequence[str], watch:
         scoring=job.scoring,
         about=_about(job),
     )
-    progress: Any = Progress.remote()  # type: ignore[attr-defined]  # Ray adds it
+    progress: Any = Progress.options(**here()).remote()  # type: ignore[attr-defined]  # Ray adds it
     waiting, left = iter(pending), len(pending)
     flying: dict[Any, str] = {}  # what a unit will give -> the unit
     # A unit begun before has a part; what is open in it is decided by the job, not by the unit.

@@ -22,13 +22,14 @@ from pyarrow.fs import S3FileSystem
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer, get_device
 
+from dynet import checkpoint
 from dynet.progress import Progress
 from dynet.train import Diverged
-from pipelines.cluster import connected
+from pipelines.cluster import connected, here
 from shards.store import S3Store, Store
 from shards.stream import StreamError
 
-_FAILURES: Final = 3  # of a worker, until the run is given up: each goes on from the newest checkpoint
+_FAILURES: Final = 3  # of a worker, without a new checkpoint, until the run is given up; each goes on from the newest
 _POLL_SECONDS: Final = 0.5
 _IMPATIENT_SECONDS: Final = 30.0
 _log = logging.getLogger(__name__)
@@ -75,14 +76,26 @@ def launch(how: Launch, work: Work, watch: Watch) -> Progress:
     """Runs `work` on every rank; gives what rank 0 gives.
 
     Raises what `work` raises: ValueError and `dynet.train.Diverged` at once, since they would come again; for anything
-    else all ranks are started again, three times.
+    else all ranks are started again, three times. Where `how.out` has a newer checkpoint by then, that counts anew: on
+    spot nodes a long run loses more than three.
     """
     if not how.ranks:
         return work(Rank(rank=0, world=1, device=torch.device(how.device), watch=watch))
     with connected() as own:
         if own and how.device == "cuda":
             _check_gpus(how.ranks)
-        return _on_ray(how, work, watch)
+        return _while_it_gets_on(how, work, watch)
+
+
+def _while_it_gets_on(how: Launch, work: Work, watch: Watch) -> Progress:
+    while True:
+        before = checkpoint.steps(how.out)
+        try:
+            return _on_ray(how, work, watch)
+        except WorkerGroupError as error:
+            if checkpoint.steps(how.out)[-1:] == before[-1:]:
+                raise _first_cause(error) from error
+            _log.warning("ranks were lost %d times; going on from the newest checkpoint", _FAILURES + 1)
 
 
 def _check_gpus(ranks: int) -> None:
@@ -93,7 +106,7 @@ def _check_gpus(ranks: int) -> None:
 
 
 def _on_ray(how: Launch, work: Work, watch: Watch) -> Progress:
-    latest: Any = _Latest.remote()  # type: ignore[attr-defined]  # Ray adds it
+    latest: Any = _Latest.options(**here()).remote()  # type: ignore[attr-defined]  # Ray adds it
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"work": work, "latest": latest},
@@ -113,10 +126,7 @@ def _on_ray(how: Launch, work: Work, watch: Watch) -> Progress:
         elif seen is None and time.monotonic() - waited > _IMPATIENT_SECONDS:
             waited = time.monotonic()
             _say_what_is_lacking(how)
-    try:
-        ended: Progress | str = fitting.result().return_value
-    except WorkerGroupError as error:
-        raise _first_cause(error) from error
+    ended: Progress | str = fitting.result().return_value
     if isinstance(ended, str):
         raise Diverged(ended)
     watch(ended)

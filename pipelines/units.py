@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import ray
-from ray.exceptions import OutOfMemoryError, WorkerCrashedError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
 
 from curation import chunks, forgotten, ledger, originals, rejects
 from curation.decode import header
@@ -256,11 +256,17 @@ def _submitted(batch: list[tuple[Row, Path]], setting: Setting) -> dict[Any, lis
 def _collected(
     scoring: dict[Any, list[tuple[Row, Path]]], setting: Setting, tally: _Tally
 ) -> Iterator[tuple[Row, Path | None]]:
-    """Takes one finished batch off `scoring`; where a picture killed its worker, each is tried alone."""
+    """Takes one finished batch off `scoring`; where a picture killed its worker, each is tried alone.
+
+    A node that is gone says nothing of the pictures it had: they are scored again, however often that happens.
+    """
     [ready], _ = ray.wait(list(scoring), num_returns=1)
     batch = scoring.pop(ready)
     try:
         rows, seconds = ray.get(ready)
+    except NodeDiedError:
+        scoring |= _submitted(batch, setting)
+        return
     except (WorkerCrashedError, OutOfMemoryError) as error:
         if len(batch) > 1:
             for one in batch:
