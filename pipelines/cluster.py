@@ -80,19 +80,23 @@ def cores() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
+def workers() -> list[dict[str, float]]:
+    """What each node has that takes work now: a head without cores takes none."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+
+
 def gpu_share() -> float:
-    """The part of a GPU that one core may have, where every node has one: 0 elsewhere, and work stays on the cores."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    return min((one.get("GPU", 0.0) / one["CPU"] for one in nodes), default=0.0)
+    """The part of a GPU that one core may have on a node with GPUs: 0 where no node has one."""
+    return min((one["GPU"] / one["CPU"] for one in workers() if one.get("GPU")), default=0.0)
 
 
-def memory(need: float) -> int:
+def memory(need: float, *, on_gpu: bool = False) -> int:
     """The memory to ask for where a task needs `need` bytes: no more than a node has, or it would wait for ever.
 
-    Than a node has now: the largest may have gone.
+    Than a node has now that the task may come to: the largest may have gone.
     """
-    largest = max((node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
-    return int(min(need, 0.9 * largest))
+    nodes = [one for one in workers() if one.get("GPU") or not on_gpu]
+    return int(min(need, 0.9 * max((one.get("memory", 0.0) for one in nodes), default=0.0)))
 
 
 def here() -> dict[str, Any]:

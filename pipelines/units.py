@@ -25,12 +25,14 @@ from curation.glance import Glance, Look, unseen
 from curation.judge import judge
 from curation.measure import measure, promised, refused
 from curation.records import TRANSIENT, Fetched, Reason, Refusal, Row, Stage
+from pipelines.cluster import gpu_share
 from pipelines.recipes import FilterRecipe
-from pipelines.scoring import ScorerSpec, needs, ready_panel
+from pipelines.scoring import ScorerSpec, needs, passes, ready_panel
 from shards.store import Store
 
 BATCH_PICTURES: Final = 4
 IN_FLIGHT: Final = 8  # batches of a unit being scored or waiting for it: bounds the object store
+GPU_SECONDS: Final = 10.0  # without a batch scored, until it is asked whether there still is a GPU
 TELL_SECONDS: Final = 0.5  # between two reports of a unit's progress
 
 
@@ -88,6 +90,15 @@ class _Tally:
             bytes_kept=sum(row.bytes or 0 for row in rows if row.link.key in kept),
             node=ray.get_runtime_context().get_node_id(),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Pictures that are scored together: their rows, their files, and by what, the first of it now."""
+
+    pictures: list[tuple[Row, Path]]
+    passes: tuple[ScorerSpec, ...]
+    on_gpu: bool = False  # asked for a share of one
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
@@ -199,7 +210,7 @@ def _measured(todo: Sequence[Row], setting: Setting, scratch: Path, tally: _Tall
     """Each row with its facts and verdict, and where its bytes lie if they came."""
     by_key = {row.link.key: row for row in todo}
     waiting: list[tuple[Row, Path]] = []
-    scoring: dict[Any, list[tuple[Row, Path]]] = {}
+    scoring: dict[Any, _Batch] = {}
     for answer in fetch([row.link for row in todo], setting.fetching, _look(setting.recipe)):
         row = _fetched(by_key[answer.key], answer, setting.recipe)
         tally.seconds["fetch"] += answer.seconds
@@ -209,12 +220,12 @@ def _measured(todo: Sequence[Row], setting: Setting, scratch: Path, tally: _Tall
             continue
         waiting.append((row, _spooled(answer.body, scratch / row.link.key)))
         if len(waiting) == BATCH_PICTURES:
-            scoring |= _submitted(waiting, setting)
+            scoring |= _submitted(_Batch(waiting, passes(setting.scoring)), setting)
             waiting = []
         while len(scoring) > IN_FLIGHT:
             yield from _collected(scoring, setting, tally)
         tally.batches = len(scoring)
-    scoring |= _submitted(waiting, setting)
+    scoring |= _submitted(_Batch(waiting, passes(setting.scoring)), setting)
     while scoring:
         yield from _collected(scoring, setting, tally)
         tally.batches = len(scoring)
@@ -245,38 +256,54 @@ def _spooled(body: bytes, path: Path) -> Path:
     return path
 
 
-def _submitted(batch: list[tuple[Row, Path]], setting: Setting) -> dict[Any, list[tuple[Row, Path]]]:
-    if not batch:
+def _submitted(batch: _Batch, setting: Setting) -> dict[Any, _Batch]:
+    if not batch.pictures:
         return {}
-    largest = max(_pixels(path, setting.recipe.max_pixels) for _, path in batch)
-    task = score_batch.options(**needs(setting.scoring, largest))
-    return {task.remote([row for row, _ in batch], [path.read_bytes() for _, path in batch], setting): batch}
+    largest = max(_pixels(path, setting.recipe.max_pixels) for _, path in batch.pictures)
+    wanted = needs(batch.passes[0], largest)
+    rows, bodies = [row for row, _ in batch.pictures], [path.read_bytes() for _, path in batch.pictures]
+    task = score_batch.options(**wanted).remote(rows, bodies, setting, batch.passes[0])
+    return {task: replace(batch, on_gpu=wanted["num_gpus"] > 0)}
 
 
-def _collected(
-    scoring: dict[Any, list[tuple[Row, Path]]], setting: Setting, tally: _Tally
-) -> Iterator[tuple[Row, Path | None]]:
+def _collected(scoring: dict[Any, _Batch], setting: Setting, tally: _Tally) -> Iterator[tuple[Row, Path | None]]:
     """Takes one finished batch off `scoring`; where a picture killed its worker, each is tried alone.
 
     A node that is gone says nothing of the pictures it had: they are scored again, however often that happens.
     """
-    [ready], _ = ray.wait(list(scoring), num_returns=1)
-    batch = scoring.pop(ready)
+    landed, _ = ray.wait(list(scoring), num_returns=1, timeout=GPU_SECONDS)
+    if not landed:
+        _off_lost_gpus(scoring, setting)
+        return
+    batch = scoring.pop(landed[0])
     try:
-        rows, seconds = ray.get(ready)
+        rows, seconds = ray.get(landed[0])
     except NodeDiedError:
         scoring |= _submitted(batch, setting)
         return
     except (WorkerCrashedError, OutOfMemoryError) as error:
-        if len(batch) > 1:
-            for one in batch:
-                scoring |= _submitted([one], setting)
+        if len(batch.pictures) > 1:
+            for one in batch.pictures:
+                scoring |= _submitted(_Batch([one], batch.passes), setting)
             return
-        rows, seconds = [refused(replace(batch[0][0], sha256=None), _killer(error))], 0.0
+        rows, seconds = [refused(replace(batch.pictures[0][0], sha256=None), _killer(error))], 0.0
     tally.seconds["score"] += seconds
-    tally.scored += len(rows)
-    for row, (_, path) in zip(rows, batch, strict=True):
-        yield row, path
+    scored = list(zip(rows, (path for _, path in batch.pictures), strict=True))
+    rest = [one for one in scored if batch.passes[1:] and setting.recipe.scale.is_open(one[0])]
+    scoring |= _submitted(_Batch(rest, batch.passes[1:]), setting)
+    tally.scored += len(scored) - len(rest)
+    yield from (one for one in scored if one not in rest)
+
+
+def _off_lost_gpus(scoring: dict[Any, _Batch], setting: Setting) -> None:
+    """Where the last GPU of the cluster has gone, what waits for it is scored on cores: it may never come back."""
+    if gpu_share():
+        return
+    for task, batch in list(scoring.items()):
+        if batch.on_gpu:
+            ray.cancel(task)
+            del scoring[task]
+            scoring |= _submitted(batch, setting)
 
 
 def _killer(error: Exception) -> Refusal:
@@ -293,9 +320,9 @@ def _pixels(path: Path, max_pixels: int) -> int:
 
 
 @ray.remote(num_cpus=1, max_retries=2)  # a picture that kills its worker costs that many models built, twice
-def score_batch(rows: list[Row], bodies: list[bytes], setting: Setting) -> tuple[list[Row], float]:
+def score_batch(rows: list[Row], bodies: list[bytes], setting: Setting, scoring: ScorerSpec) -> tuple[list[Row], float]:
     """Decodes and scores pictures: one core, one model per worker process. Also the seconds, the models built."""
-    panel = ready_panel(setting.store, setting.scoring)
+    panel = ready_panel(setting.store, scoring)
     begun = time.perf_counter()
     return measure(rows, bodies, panel, setting.recipe.scale), time.perf_counter() - begun
 
