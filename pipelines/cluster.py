@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +13,11 @@ from typing import Any, Final
 
 import psutil
 import ray
+from ray._raylet import IMPLICIT_RESOURCE_PREFIX
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _HEAD: Final = "gcs_server"
+_GRAINS: Final = 10_000  # of one of a resource: Ray counts no finer
 _ANSWERS_WITHIN: Final = 5.0  # seconds
 OOM_RETRIES: Final = 3  # of a task that was killed for memory; then its pictures are tried one by one
 
@@ -97,6 +100,15 @@ def memory(need: float, *, on_gpu: bool = False) -> int:
     """
     nodes = [one for one in workers() if one.get("GPU") or not on_gpu]
     return int(min(need, 0.9 * max((one.get("memory", 0.0) for one in nodes), default=0.0)))
+
+
+def at_most(count: int, name: str) -> dict[str, Any]:
+    """The options of a task of which no node is to have more than `count` at once, whatever else it asks for.
+
+    By a resource that every node has one of without being told: Ray Serve bounds its replicas a node in this way.
+    """
+    share = math.floor(_GRAINS / count) / _GRAINS
+    return {"resources": {f"{IMPLICIT_RESOURCE_PREFIX}{name}": share}}
 
 
 def here() -> dict[str, Any]:

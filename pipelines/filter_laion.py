@@ -31,7 +31,7 @@ from pipelines import claims, metering, unit_log
 from pipelines.cluster import connected, cores, here
 from pipelines.recipes import FilterRecipe
 from pipelines.scoring import ScorerSpec, publish
-from pipelines.units import Done, Progress, Setting, is_open, run_unit
+from pipelines.units import Done, Progress, Setting, is_open, room, run_unit
 from shards.store import Store
 
 POLL_SECONDS = 0.5
@@ -142,7 +142,7 @@ def _run_units(job: FilterJob, plan: chunks.Plan, pending: Sequence[str], watch:
     while True:
         for unit in _taken(waiting, 1 + cores() - len(flying)):
             again = replace(setting, retry_failed=unit in committed)
-            flying[run_unit.remote(unit, again, progress)] = unit
+            flying[run_unit.options(**room()).remote(unit, again, progress)] = unit
         if not flying:
             break
         for ready in _landed(flying):

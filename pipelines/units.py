@@ -25,7 +25,7 @@ from curation.glance import Glance, Look, unseen
 from curation.judge import judge
 from curation.measure import measure, promised, refused
 from curation.records import TRANSIENT, Fetched, Reason, Refusal, Row, Stage
-from pipelines.cluster import gpu_share
+from pipelines.cluster import at_most, gpu_share, workers
 from pipelines.recipes import FilterRecipe
 from pipelines.scoring import ScorerSpec, needs, passes, ready_panel
 from shards.store import Store
@@ -55,7 +55,7 @@ class Done:
     unit: str
     reasons: Counter[str]  # of all its rows, those of an earlier run included
     #: "unit": from begin to end. "fetch": what its downloads waited, all added up. "score": of the cores that scored,
-    #: models built before. "store": reads and writes, refused pictures to be shown apart. "cpu": of a core, by the unit
+    #: models built before; "gpu": of these seconds those with a share of a GPU. "store": reads and writes, refused pictures to be shown apart. "cpu": of a core, by the unit
     #: itself: what downloads, tars and the ledger compute, scoring aside.
     seconds: Mapping[str, float]
     scored: int  # pictures that were decoded and scored, or refused by that
@@ -84,7 +84,7 @@ class _Tally:
         return Done(
             unit=unit,
             reasons=Counter(row.reason.value for row in rows),
-            seconds={stage: self.seconds[stage] for stage in ("unit", "fetch", "score", "store", "cpu")},
+            seconds={stage: self.seconds[stage] for stage in ("unit", "fetch", "score", "gpu", "store", "cpu")},
             scored=self.scored,
             bytes_read=self.bytes_read,
             bytes_kept=sum(row.bytes or 0 for row in rows if row.link.key in kept),
@@ -131,6 +131,14 @@ class Progress:
 
     def so_far(self) -> Counter[str]:
         return sum(self._units.values(), Counter())
+
+
+def room() -> dict[str, Any]:
+    """What a unit asks its node for: to be one of as many as the largest node has cores, and one more.
+
+    Where nodes are lost, those that are left would else get all units at once, of 0.8 GB each.
+    """
+    return at_most(1 + int(max((node["CPU"] for node in workers()), default=1)), "units")
 
 
 # No core: a download waits, and any fraction of one would keep a whole core from scoring (1.2 of 2 busy against 1.9).
@@ -288,6 +296,7 @@ def _collected(scoring: dict[Any, _Batch], setting: Setting, tally: _Tally) -> I
             return
         rows, seconds = [refused(replace(batch.pictures[0][0], sha256=None), _killer(error))], 0.0
     tally.seconds["score"] += seconds
+    tally.seconds["gpu"] += seconds * batch.on_gpu
     scored = list(zip(rows, (path for _, path in batch.pictures), strict=True))
     rest = [one for one in scored if batch.passes[1:] and setting.recipe.scale.is_open(one[0])]
     scoring |= _submitted(_Batch(rest, batch.passes[1:]), setting)
