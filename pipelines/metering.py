@@ -63,9 +63,7 @@ class _Level:
 
 ROWS: Final = _Count("rows", "Rows of committed units, by what became of them", "reason")
 PICTURES: Final = _Count("pictures", "Pictures of committed units that came to this stage: score, keep", "stage")
-SECONDS: Final = _Count(
-    "seconds", "Seconds of committed units: unit, fetch (all waits), score, gpu, store, cpu", "stage"
-)
+SECONDS: Final = _Count("seconds", "Seconds of committed units: unit, fetch (waits), score, gpu, store, cpu", "stage")
 BYTES: Final = _Count("bytes", "Bytes of committed units: read, kept", "what")
 UNITS: Final = _Level("units", "Units now: waiting, flying", "state")
 BATCHES: Final = _Level("batches", "Batches of pictures being scored or waiting for it")
