@@ -55,8 +55,8 @@ class Done:
     unit: str
     reasons: Counter[str]  # of all its rows, those of an earlier run included
     #: "unit": from begin to end. "fetch": what its downloads waited, all added up. "score": of the cores that scored,
-    #: models built before; "gpu": those of them with a share of a GPU. "store": reads and writes, refused pictures to be
-    #: shown apart. "cpu": of a core, by the unit itself: what downloads, tars and the ledger compute, scoring aside.
+    #: models built before; "gpu": those of them with a share of a GPU. "store": reads and writes, but of refused
+    #: pictures to be shown. "cpu": of a core, by the unit itself: what downloads, tars and the ledger compute.
     seconds: Mapping[str, float]
     scored: int  # pictures that were decoded and scored, or refused by that
     bytes_read: int
