@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 
 from curation.decode import decode
 from curation.duplicates import perceptual_hash
-from curation.judge import JPEG_QUALITY, Thresholds, judge, quality, size
-from curation.records import Header, Picture, Refusal, Row
+from curation.judge import JPEG_QUALITY, Thresholds, is_unscored, judge, missing, quality, size
+from curation.records import Header, Picture, Reason, Refusal, Row
 from curation.scorers.panel import Panel, Reduced
 from curation.scorers.protocol import Scored, Stands, always
 
@@ -37,6 +37,12 @@ class Scale:
     def stands(self) -> Stands:
         """Whether a picture with this score by this metric is to be scored on."""
         return self._may_be_kept if self.cascade else always
+
+    def is_open(self, row: Row) -> bool:
+        """Whether a row measured by some of the metrics is to be measured by the others."""
+        if self.cascade or row.reason is not Reason.LOW_QUALITY:
+            return is_unscored(row)
+        return bool(missing(row, self.thresholds))
 
     def _may_be_kept(self, metric: str, score: float) -> bool:
         return quality(self.thresholds, {metric: score}) is None

@@ -72,6 +72,29 @@ def read_links(paths: Sequence[Path], source: str) -> Iterator[Link]:
                 position += 1
 
 
+def rows_at(paths: Sequence[Path], positions: np.ndarray) -> pa.Table:
+    """The lines at `positions` (ascending) of the lists, as they stand there: a list of its own, of texts and numbers.
+
+    Only the columns of `COLUMNS`. Lists that have a column as another type than the first agree on text.
+    """
+    tables, start = [], 0
+    for path in paths:
+        for batch in _batches(path, list(COLUMNS.values())):
+            inside = positions[np.searchsorted(positions, start) : np.searchsorted(positions, start + len(batch))]
+            if len(inside):
+                tables.append(pa.Table.from_batches([batch]).take(pa.array(inside - start)))
+            start += len(batch)
+    return _joined(tables)
+
+
+def _joined(tables: Sequence[pa.Table]) -> pa.Table:
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowTypeError:
+        as_text = [pa.table({name: one[name].cast(pa.string()) for name in one.column_names}) for one in tables]
+        return pa.concat_tables(as_text, promote_options="default")
+
+
 def first_row(link: Link, is_first: bool, thresholds: Thresholds, allow_private: bool) -> Row:
     """The ledger row a link starts with: refused by the list itself, or NOT_MEASURED, to be downloaded."""
     refusal = refuse_url(link.url, allow_private)

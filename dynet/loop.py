@@ -144,7 +144,7 @@ class _Loop:
             fetched = time.perf_counter()
             outcome = self._trainer.take_step(pair(batch, self._trainer.device))
             samples = self._digest(batch)
-            self._meter.count(outcome, time.perf_counter() - begun, fetched - begun)
+            self._meter.count(outcome, time.perf_counter() - begun, fetched - begun, len(batch.skipped))
             self._take_down(outcome, samples)
             begun = time.perf_counter()
             if self._trainer.step == self._trainer.settings.steps:

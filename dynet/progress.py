@@ -30,6 +30,7 @@ class Progress:
     memory: int  # bytes: of the GPU where there is one, else of this process
     skipped: int  # steps that changed nothing
     batch: int  # samples of a step, of all ranks
+    missing: int = 0  # samples that others stood in for: of this rank, since it was started
     qualities: Mapping[str, Quality] = field(default_factory=dict)  # where the step was validated
 
     @property
@@ -46,9 +47,11 @@ class Meter:
         self._losses: dict[str, deque[float]] = {}
         self._times: deque[tuple[float, float]] = deque(maxlen=_RECENT)
         self._norm = 0.0
+        self._missing = 0
 
-    def count(self, outcome: Outcome, seconds: float, waited: float) -> None:
-        """A step that took this long, and of it waited for its batch."""
+    def count(self, outcome: Outcome, seconds: float, waited: float, missing: int) -> None:
+        """A step that took this long, and of it waited for its batch; others stood in for `missing` samples."""
+        self._missing += missing
         self._times.append((seconds, waited))
         self._norm = outcome.norm
         if outcome.taken:
@@ -68,6 +71,7 @@ class Meter:
             memory=_memory(trainer.device),
             skipped=trainer.skipped,
             batch=self._batch,
+            missing=self._missing,
             qualities=qualities,
         )
 

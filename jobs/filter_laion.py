@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,9 +29,9 @@ from curation.records import Reason
 from curation.report import write_report
 from curation.scorers import ENGINES, resolve
 from curation.settle import Changes, settle
-from jobs import calibrate, status, terminal
+from jobs import calibrate, metered, status, terminal
 from jobs.shard import add_shard_flags, shard_and_report, shard_recipe
-from pipelines import claims, recipes
+from pipelines import claims, recipes, unit_log
 from pipelines.filter_laion import FilterJob, run
 from pipelines.lists import local_copies
 from pipelines.recipes import FilterRecipe
@@ -57,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(flags: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory(prefix="million-ird-") as scratch:
+    scratch_folder = tempfile.TemporaryDirectory(prefix="million-ird-")
+    with metered.served(flags), _logged(flags), scratch_folder as scratch:
         job = _filter_job(flags, Path(scratch))
         cut = None if flags.no_shards else shard_recipe(flags, min_res=job.recipe.thresholds.min_res)
         with terminal.Bar("filter", "url") as bar:
@@ -69,6 +71,10 @@ def _run(flags: argparse.Namespace) -> None:
             ShardJob(store=job.store, stores=(job.store,), folders=(), recipe=cut, max_pixels=job.recipe.max_pixels)
         )
     print(f"report: {write_report(job.store)}")
+
+
+def _logged(flags: argparse.Namespace) -> AbstractContextManager[None]:
+    return nullcontext() if flags.log is None else unit_log.written(flags.log)
 
 
 def _filter_job(flags: argparse.Namespace, scratch: Path) -> FilterJob:
@@ -229,6 +235,8 @@ def _run_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-pixels", type=int, help="larger pictures are refused from the header")
     parser.add_argument("--retry-failed", action="store_true", help="again just what failed for a passing reason")
     parser.add_argument("--no-shards", action="store_true", help="stop at the kept originals")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="a line of JSON for each chunk; also /dev/stderr")
+    metered.add_flag(parser)
     downloads = parser.add_argument_group("downloads")
     downloads.add_argument("--threads", type=int, help="at once, per chunk in work")
     downloads.add_argument("--per-host", type=int, help="at once, per host and machine")

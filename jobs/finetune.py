@@ -18,7 +18,7 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside the fold
 from dynet.folders import DE_TYPES
 from dynet.model import promptir
 from dynet.progress import Progress
-from jobs import terminal, training
+from jobs import metered, terminal, training
 from pipelines import finetune_recipes, recipe_files
 from pipelines.finetune import FinetuneJob, finetune
 from pipelines.finetune_recipes import FinetuneRecipe
@@ -64,7 +64,8 @@ def _finetune(flags: argparse.Namespace) -> None:
         with terminal.Bar("check", "picture") as bar:
             return finetune(job, _closing(bar), watch)
 
-    training.told("finetune", out, recipe.settings, work)
+    with metered.served(flags):
+        training.told("finetune", out, recipe.settings, work)
 
 
 class _closing:

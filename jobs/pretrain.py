@@ -15,7 +15,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the packages lie beside the folder jobs/
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from jobs import terminal, training
+from jobs import metered, terminal, training
 from pipelines import pretrain_recipes, recipe_files
 from pipelines.pretrain import PretrainJob, pretrain
 
@@ -42,7 +42,8 @@ def _pretrain(flags: argparse.Namespace) -> None:
         weights=training.given(flags.weights, recipe.model, out) if flags.weights else None,
         board=training.board(flags.logs, out),
     )
-    training.told("pretrain", out, recipe.settings, functools.partial(pretrain, job))
+    with metered.served(flags):
+        training.told("pretrain", out, recipe.settings, functools.partial(pretrain, job))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,7 +17,8 @@ from dynet.model import DEPTHS, DyNet, ModelConfig, depth_name, depth_of
 from dynet.progress import Progress
 from dynet.train import Diverged, Settings, check_weights
 from dynet.validate import Quality
-from jobs import terminal
+from jobs import metered, terminal
+from pipelines import metering
 from pipelines.pretrain import BOARD
 from pipelines.ranks import Watch
 from shards.store import LocalStore, Store
@@ -47,6 +48,7 @@ class _Teller:
         self._qualities: Mapping[str, Quality] = {}
 
     def __call__(self, now: Progress) -> None:
+        metering.trained(now)
         self._qualities = now.qualities or self._qualities
         self._bar(now.steps, now.step, note(replace(now, qualities=self._qualities)))
 
@@ -128,6 +130,7 @@ def arguments(parser: argparse.ArgumentParser, recipes: str) -> None:
     parser.add_argument(
         "--logs", type=Path, metavar="DIR", help="folder of TensorBoard's files; default: in --out, if a folder"
     )
+    metered.add_flag(parser)
     parser.add_argument("--endpoint-url", help="another S3 server than AWS's")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +13,11 @@ from typing import Any, Final
 
 import psutil
 import ray
+from ray._raylet import IMPLICIT_RESOURCE_PREFIX
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _HEAD: Final = "gcs_server"
+_GRAINS: Final = 10_000  # of one of a resource: Ray counts no finer
 _ANSWERS_WITHIN: Final = 5.0  # seconds
 OOM_RETRIES: Final = 3  # of a task that was killed for memory; then its pictures are tried one by one
 
@@ -80,19 +83,32 @@ def cores() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
+def workers() -> list[dict[str, float]]:
+    """What each node has that takes work now: a head without cores takes none."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+
+
 def gpu_share() -> float:
-    """The part of a GPU that one core may have, where every node has one: 0 elsewhere, and work stays on the cores."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    return min((one.get("GPU", 0.0) / one["CPU"] for one in nodes), default=0.0)
+    """The part of a GPU that one core may have on a node with GPUs: 0 where no node has one."""
+    return min((one["GPU"] / one["CPU"] for one in workers() if one.get("GPU")), default=0.0)
 
 
-def memory(need: float) -> int:
+def memory(need: float, *, on_gpu: bool = False) -> int:
     """The memory to ask for where a task needs `need` bytes: no more than a node has, or it would wait for ever.
 
-    Than a node has now: the largest may have gone.
+    Than a node has now that the task may come to: the largest may have gone.
     """
-    largest = max((node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
-    return int(min(need, 0.9 * largest))
+    nodes = [one for one in workers() if one.get("GPU") or not on_gpu]
+    return int(min(need, 0.9 * max((one.get("memory", 0.0) for one in nodes), default=0.0)))
+
+
+def at_most(count: int, name: str) -> dict[str, Any]:
+    """The options of a task of which no node is to have more than `count` at once, whatever else it asks for.
+
+    By a resource that every node has one of without being told: Ray Serve bounds its replicas a node in this way.
+    """
+    share = math.floor(_GRAINS / count) / _GRAINS
+    return {"resources": {f"{IMPLICIT_RESOURCE_PREFIX}{name}": share}}
 
 
 def here() -> dict[str, Any]:

@@ -27,11 +27,11 @@ import ray
 from curation import chunks, ledger, urls
 from curation.fetch import FetchSettings
 from curation.settle import Changes, settle
-from pipelines import claims
+from pipelines import claims, metering, unit_log
 from pipelines.cluster import connected, cores, here
 from pipelines.recipes import FilterRecipe
 from pipelines.scoring import ScorerSpec, publish
-from pipelines.units import Progress, Setting, is_open, run_unit
+from pipelines.units import Done, Progress, Setting, is_open, room, run_unit
 from shards.store import Store
 
 POLL_SECONDS = 0.5
@@ -50,6 +50,7 @@ class FilterJob:
 
 
 Watch = Callable[[int, Counter[str]], None]
+Landed = Callable[[Done], None]
 
 
 def prepare(job: FilterJob) -> chunks.Plan:
@@ -77,8 +78,10 @@ def prepare(job: FilterJob) -> chunks.Plan:
     )
 
 
-def run(job: FilterJob, watch: Watch) -> Changes:
+def run(job: FilterJob, watch: Watch, landed: Landed = lambda _: None) -> Changes:
     """The whole flow. `watch(rows in all, rows so far per reason)` is called about twice a second.
+
+    `landed(what it took)` is called for each unit that ends.
 
     Raises what `prepare` and `pipelines.units.run_unit` raise; all that was committed stays.
     """
@@ -87,7 +90,7 @@ def run(job: FilterJob, watch: Watch) -> Changes:
     pending = list(_pending(job, plan))
     if pending:
         with connected():
-            _run_units(job, plan, pending, watch)
+            _run_units(job, plan, pending, watch, landed)
     return settle(
         job.store,
         job.recipe.thresholds,
@@ -121,7 +124,7 @@ def _has_transient(store: Store, unit: str) -> bool:
     return any(is_open(row, retry_failed=True) for row in ledger.read(store, unit))
 
 
-def _run_units(job: FilterJob, plan: chunks.Plan, pending: Sequence[str], watch: Watch) -> None:
+def _run_units(job: FilterJob, plan: chunks.Plan, pending: Sequence[str], watch: Watch, landed: Landed) -> None:
     """Keeps as many units in flight as there are cores to score them, and no more."""
     setting = Setting(
         store=job.store,
@@ -131,7 +134,7 @@ def _run_units(job: FilterJob, plan: chunks.Plan, pending: Sequence[str], watch:
         about=_about(job),
     )
     progress: Any = Progress.options(**here()).remote()  # type: ignore[attr-defined]  # Ray adds it
-    waiting = iter(pending)
+    waiting, left = iter(pending), len(pending)
     flying: dict[Any, str] = {}  # what a unit will give -> the unit
     # A unit begun before has a part; what is open in it is decided by the job, not by the unit.
     committed = set(ledger.units(job.store))
@@ -139,13 +142,23 @@ def _run_units(job: FilterJob, plan: chunks.Plan, pending: Sequence[str], watch:
     while True:
         for unit in _taken(waiting, 1 + cores() - len(flying)):
             again = replace(setting, retry_failed=unit in committed)
-            flying[run_unit.remote(unit, again, progress)] = unit
+            flying[run_unit.options(**room()).remote(unit, again, progress)] = unit
         if not flying:
             break
-        for landed in _landed(flying):
-            # told by the unit as well, but what it says last may come behind the question
-            progress.tell.remote(flying.pop(landed), ray.get(landed))
+        for ready in _landed(flying):
+            done = _ended(ready, flying.pop(ready), progress)
+            left -= 1
+            metering.landed(done)
+            unit_log.landed(done)
+            landed(done)
+        metering.queues(left - len(flying), len(flying), ray.get(progress.batches.remote()))
         watch(rows, ray.get(progress.so_far.remote()))
+
+
+def _ended(ready: Any, unit: str, progress: Any) -> Done:
+    done: Done = ray.get(ready)
+    # told by the unit as well, but what it says last may come behind the question
+    return replace(done, tries=ray.get(progress.land.remote(unit, done.reasons)))
 
 
 def _taken(waiting: Iterator[str], wanted: int) -> Iterator[str]:

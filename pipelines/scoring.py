@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from curation.scorers import Panel, WeightFile, fused, nima
 from curation.scorers.catalog import OWN
-from pipelines.cluster import gpu_share, memory
+from pipelines.cluster import gpu_share, memory, workers
 from shards.store import Store
 
 FOLDER: Final = "weights/"
@@ -47,7 +47,13 @@ class ScorerSpec:
     @property
     def has_networks(self) -> bool:
         """Whether any metric gains by a GPU."""
-        return any(metric not in fused.METRICS and metric not in OWN for metric, _ in self.weights)
+        return self.on_cores != self
+
+    @property
+    def on_cores(self) -> ScorerSpec:
+        """The metrics that gain nothing by a GPU."""
+        kept = tuple(one for one in self.weights if one[0] in fused.METRICS or one[0] in OWN)
+        return ScorerSpec(weights=kept, engine=self.engine)
 
     @property
     def digests(self) -> dict[str, str]:
@@ -55,12 +61,22 @@ class ScorerSpec:
         return {metric: _digest(files) for metric, files in self.weights}
 
 
+def passes(spec: ScorerSpec) -> tuple[ScorerSpec, ...]:
+    """By what a batch is scored, one task after the other.
+
+    One task, but where some nodes have a GPU and some don't: then what gains nothing by it is computed first, anywhere,
+    and what still stands goes to those that have one, encoded, to be decoded there again.
+    """
+    has_gpu = [bool(node.get("GPU")) for node in workers()]
+    if spec.has_networks and spec.on_cores.weights and any(has_gpu) and not all(has_gpu):
+        return spec.on_cores, spec
+    return (spec,)
+
+
 def needs(spec: ScorerSpec, pixels: int) -> dict[str, Any]:
     """What a Ray task that scores pictures of up to `pixels` asks its node for: its `options`."""
-    return {
-        "memory": memory(spec.bytes_per_pixel * pixels),
-        "num_gpus": min(1.0, gpu_share()) if spec.has_networks else 0.0,
-    }
+    share = min(1.0, gpu_share()) if spec.has_networks else 0.0
+    return {"memory": memory(spec.bytes_per_pixel * pixels, on_gpu=share > 0), "num_gpus": share}
 
 
 def publish(store: Store, spec: ScorerSpec) -> None:
@@ -71,9 +87,9 @@ def publish(store: Store, spec: ScorerSpec) -> None:
                 store.write(_name(file), file.path)
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def ready_panel(store: Store, spec: ScorerSpec) -> Panel:
-    """The scorers with their models built, once per process.
+    """The scorers with their models built, once per process: those of both `passes`, where it gets both.
 
     Raises ValueError for a weight that is not the one named.
     """

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,12 +25,14 @@ from curation.glance import Glance, Look, unseen
 from curation.judge import judge
 from curation.measure import measure, promised, refused
 from curation.records import TRANSIENT, Fetched, Reason, Refusal, Row, Stage
+from pipelines.cluster import at_most, gpu_share, workers
 from pipelines.recipes import FilterRecipe
-from pipelines.scoring import ScorerSpec, needs, ready_panel
+from pipelines.scoring import ScorerSpec, needs, passes, ready_panel
 from shards.store import Store
 
 BATCH_PICTURES: Final = 4
 IN_FLIGHT: Final = 8  # batches of a unit being scored or waiting for it: bounds the object store
+GPU_SECONDS: Final = 10.0  # without a batch scored, until it is asked whether there still is a GPU
 TELL_SECONDS: Final = 0.5  # between two reports of a unit's progress
 
 
@@ -45,6 +48,59 @@ class Setting:
     retry_failed: bool = False
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Done:
+    """A unit's end, and what it took. What a try took that was killed is lost with it, as is a killed batch's time."""
+
+    unit: str
+    reasons: Counter[str]  # of all its rows, those of an earlier run included
+    #: "unit": from begin to end. "fetch": what its downloads waited, all added up. "score": of the cores that scored,
+    #: models built before; "gpu": those of them with a share of a GPU. "store": reads and writes, but of refused
+    #: pictures to be shown. "cpu": of a core, by the unit itself: what downloads, tars and the ledger compute.
+    seconds: Mapping[str, float]
+    scored: int  # pictures that were decoded and scored, or refused by that
+    bytes_read: int
+    bytes_kept: int  # of originals new to the store
+    node: str = ""  # Ray's name of it, where the unit ended
+    tries: int = 1  # how often it was begun in this run, by what `Progress` knows
+
+
+@dataclass(slots=True)
+class _Tally:
+    """The same, as it grows."""
+
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    scored: int = 0
+    bytes_read: int = 0
+    batches: int = 0  # being scored now, or waiting for it
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self.seconds[stage] += time.perf_counter() - begun
+
+    def done(self, unit: str, rows: Sequence[Row], kept: Mapping[str, Path]) -> Done:
+        return Done(
+            unit=unit,
+            reasons=Counter(row.reason.value for row in rows),
+            seconds={stage: self.seconds[stage] for stage in ("unit", "fetch", "score", "gpu", "store", "cpu")},
+            scored=self.scored,
+            bytes_read=self.bytes_read,
+            bytes_kept=sum(row.bytes or 0 for row in rows if row.link.key in kept),
+            node=ray.get_runtime_context().get_node_id(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Pictures that are scored together: their rows, their files, and by what, the first of it now."""
+
+    pictures: list[tuple[Row, Path]]
+    passes: tuple[ScorerSpec, ...]
+    on_gpu: bool = False  # asked for a share of one
+
+
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class Progress:
     """Rows done per unit, told by the units, asked by the driver. A unit that starts again starts from nothing.
@@ -54,50 +110,88 @@ class Progress:
 
     def __init__(self) -> None:
         self._units: dict[str, Counter[str]] = {}
+        self._begun: Counter[str] = Counter()
+        self._batches: dict[str, int] = {}
 
-    def tell(self, unit: str, reasons: Counter[str]) -> None:
+    def begin(self, unit: str) -> None:
+        self._begun[unit] += 1
+
+    def tell(self, unit: str, reasons: Counter[str], batches: int = 0) -> None:
         self._units[unit] = reasons
+        self._batches[unit] = batches
+
+    def land(self, unit: str, reasons: Counter[str]) -> int:
+        """The driver has it. How often it was begun: 1 also where the first try was told to one that died."""
+        self.tell(unit, reasons)
+        return self._begun.pop(unit, 1)
+
+    def batches(self) -> int:
+        """Those that wait for scores in all units."""
+        return sum(self._batches.values())
 
     def so_far(self) -> Counter[str]:
         return sum(self._units.values(), Counter())
 
 
+def room() -> dict[str, Any]:
+    """What a unit asks its node for: to be one of as many as the largest node has cores, and one more.
+
+    Where nodes are lost, those that are left would else get all units at once, of 0.8 GB each.
+    """
+    return at_most(1 + int(max((node["CPU"] for node in workers()), default=1)), "units")
+
+
 # No core: a download waits, and any fraction of one would keep a whole core from scoring (1.2 of 2 busy against 1.9).
 @ray.remote(num_cpus=0, max_retries=20, scheduling_strategy="SPREAD")
-def run_unit(unit: str, setting: Setting, progress: Any) -> Counter[str]:
-    """One chunk from links to its committed ledger part. Returns the rows per reason.
+def run_unit(unit: str, setting: Setting, progress: Any) -> Done:
+    """One chunk from links to its committed ledger part.
 
     Raises StoreError where the store can't be used, `curation.fetch.ResolverDown` where no name resolves.
     """
+    progress.begin.remote(unit)
+    tally, begun = _Tally(), time.process_time()
+    with tempfile.TemporaryDirectory(prefix="million-ird-") as scratch, tally.timed("unit"):
+        final, kept = _run(unit, setting, progress, Path(scratch), tally)
+    tally.seconds["cpu"] = time.process_time() - begun
+    done = tally.done(unit, final, kept)
+    progress.tell.remote(unit, done.reasons)
+    return done
+
+
+def _run(
+    unit: str, setting: Setting, progress: Any, scratch: Path, tally: _Tally
+) -> tuple[list[Row], Mapping[str, Path]]:
+    """The unit's rows as they were committed, and the files of the pictures that this run kept, by key."""
     store, recipe = setting.store, setting.recipe
-    asked = forgotten.read(store)
-    rows = [forgotten.marked(row, asked) for row in _known_rows(store, unit)]
+    with tally.timed("store"):
+        asked = forgotten.read(store)
+        rows = [forgotten.marked(row, asked) for row in _known_rows(store, unit)]
     todo = [row for row in rows if is_open(row, setting.retry_failed)]
     done = Counter(row.reason.value for row in rows) - Counter(row.reason.value for row in todo)
     told = 0.0
-    with tempfile.TemporaryDirectory(prefix="million-ird-") as scratch:
-        ended: dict[int, Row] = {}
-        bodies: dict[str, Path] = {}
-        refused_ones = rejects.Rejects()
-        for measured, body in _measured(todo, setting, Path(scratch)):
-            row = forgotten.marked(measured, asked)
-            passes = row.reason is Reason.NOT_STORED
-            ended[row.link.position] = replace(_kept(row, recipe) if passes else row, ended=time.time())
-            if body is not None and passes:
-                bodies[row.link.key] = body
-            elif body is not None:
-                refused_ones.offer(row, body)
-            done[ended[row.link.position].reason.value] += 1
-            if time.monotonic() - told > TELL_SECONDS:
-                told = time.monotonic()
-                progress.tell.remote(unit, done)
-        final = [ended.get(row.link.position, row) for row in rows]
-        _keep(store, unit, final, bodies, Path(scratch))
-        if rejects.is_shown(unit):
-            refused_ones.write(store, unit, final, Path(scratch))
+    ended: dict[int, Row] = {}
+    bodies: dict[str, Path] = {}
+    refused_ones = rejects.Rejects()
+    for measured, body in _measured(todo, setting, scratch, tally):
+        row = forgotten.marked(measured, asked)
+        passes = row.reason is Reason.NOT_STORED
+        ended[row.link.position] = replace(_kept(row, recipe) if passes else row, ended=time.time())
+        if body is not None and passes:
+            bodies[row.link.key] = body
+        elif body is not None:
+            refused_ones.offer(row, body)
+        done[ended[row.link.position].reason.value] += 1
+        if time.monotonic() - told > TELL_SECONDS:
+            told = time.monotonic()
+            progress.tell.remote(unit, done, tally.batches)
+    final = [ended.get(row.link.position, row) for row in rows]
+    with tally.timed("store"):
+        _keep(store, unit, final, bodies, scratch)
+    if rejects.is_shown(unit):
+        refused_ones.write(store, unit, final, scratch)
+    with tally.timed("store"):
         ledger.write(store, unit, final, recipe.metrics, setting.about)
-    progress.tell.remote(unit, Counter(row.reason.value for row in final))
-    return Counter(row.reason.value for row in final)
+    return final, bodies
 
 
 def _known_rows(store: Store, unit: str) -> list[Row]:
@@ -120,25 +214,29 @@ def _kept(row: Row, recipe: FilterRecipe) -> Row:
     return judge(replace(row, stored=True), recipe.thresholds)
 
 
-def _measured(todo: Sequence[Row], setting: Setting, scratch: Path) -> Iterator[tuple[Row, Path | None]]:
+def _measured(todo: Sequence[Row], setting: Setting, scratch: Path, tally: _Tally) -> Iterator[tuple[Row, Path | None]]:
     """Each row with its facts and verdict, and where its bytes lie if they came."""
     by_key = {row.link.key: row for row in todo}
     waiting: list[tuple[Row, Path]] = []
-    scoring: dict[Any, list[tuple[Row, Path]]] = {}
+    scoring: dict[Any, _Batch] = {}
     for answer in fetch([row.link for row in todo], setting.fetching, _look(setting.recipe)):
         row = _fetched(by_key[answer.key], answer, setting.recipe)
+        tally.seconds["fetch"] += answer.seconds
+        tally.bytes_read += answer.bytes_read
         if answer.body is None:
             yield row, None
             continue
         waiting.append((row, _spooled(answer.body, scratch / row.link.key)))
         if len(waiting) == BATCH_PICTURES:
-            scoring |= _submitted(waiting, setting)
+            scoring |= _submitted(_Batch(waiting, passes(setting.scoring)), setting)
             waiting = []
         while len(scoring) > IN_FLIGHT:
-            yield from _collected(scoring, setting)
-    scoring |= _submitted(waiting, setting)
+            yield from _collected(scoring, setting, tally)
+        tally.batches = len(scoring)
+    scoring |= _submitted(_Batch(waiting, passes(setting.scoring)), setting)
     while scoring:
-        yield from _collected(scoring, setting)
+        yield from _collected(scoring, setting, tally)
+        tally.batches = len(scoring)
 
 
 def _look(recipe: FilterRecipe) -> Look:
@@ -166,34 +264,55 @@ def _spooled(body: bytes, path: Path) -> Path:
     return path
 
 
-def _submitted(batch: list[tuple[Row, Path]], setting: Setting) -> dict[Any, list[tuple[Row, Path]]]:
-    if not batch:
+def _submitted(batch: _Batch, setting: Setting) -> dict[Any, _Batch]:
+    if not batch.pictures:
         return {}
-    largest = max(_pixels(path, setting.recipe.max_pixels) for _, path in batch)
-    task = score_batch.options(**needs(setting.scoring, largest))
-    return {task.remote([row for row, _ in batch], [path.read_bytes() for _, path in batch], setting): batch}
+    largest = max(_pixels(path, setting.recipe.max_pixels) for _, path in batch.pictures)
+    wanted = needs(batch.passes[0], largest)
+    rows, bodies = [row for row, _ in batch.pictures], [path.read_bytes() for _, path in batch.pictures]
+    task = score_batch.options(**wanted).remote(rows, bodies, setting, batch.passes[0])
+    return {task: replace(batch, on_gpu=wanted["num_gpus"] > 0)}
 
 
-def _collected(scoring: dict[Any, list[tuple[Row, Path]]], setting: Setting) -> Iterator[tuple[Row, Path | None]]:
+def _collected(scoring: dict[Any, _Batch], setting: Setting, tally: _Tally) -> Iterator[tuple[Row, Path | None]]:
     """Takes one finished batch off `scoring`; where a picture killed its worker, each is tried alone.
 
     A node that is gone says nothing of the pictures it had: they are scored again, however often that happens.
     """
-    [ready], _ = ray.wait(list(scoring), num_returns=1)
-    batch = scoring.pop(ready)
+    landed, _ = ray.wait(list(scoring), num_returns=1, timeout=GPU_SECONDS)
+    if not landed:
+        _off_lost_gpus(scoring, setting)
+        return
+    batch = scoring.pop(landed[0])
     try:
-        rows = ray.get(ready)
+        rows, seconds = ray.get(landed[0])
     except NodeDiedError:
         scoring |= _submitted(batch, setting)
         return
     except (WorkerCrashedError, OutOfMemoryError) as error:
-        if len(batch) > 1:
-            for one in batch:
-                scoring |= _submitted([one], setting)
+        if len(batch.pictures) > 1:
+            for one in batch.pictures:
+                scoring |= _submitted(_Batch([one], batch.passes), setting)
             return
-        rows = [refused(replace(batch[0][0], sha256=None), _killer(error))]
-    for row, (_, path) in zip(rows, batch, strict=True):
-        yield row, path
+        rows, seconds = [refused(replace(batch.pictures[0][0], sha256=None), _killer(error))], 0.0
+    tally.seconds["score"] += seconds
+    tally.seconds["gpu"] += seconds * batch.on_gpu
+    scored = list(zip(rows, (path for _, path in batch.pictures), strict=True))
+    rest = [one for one in scored if batch.passes[1:] and setting.recipe.scale.is_open(one[0])]
+    scoring |= _submitted(_Batch(rest, batch.passes[1:]), setting)
+    tally.scored += len(scored) - len(rest)
+    yield from (one for one in scored if one not in rest)
+
+
+def _off_lost_gpus(scoring: dict[Any, _Batch], setting: Setting) -> None:
+    """Where the last GPU of the cluster has gone, what waits for it is scored on cores: it may never come back."""
+    if gpu_share():
+        return
+    for task, batch in list(scoring.items()):
+        if batch.on_gpu:
+            ray.cancel(task)
+            del scoring[task]
+            scoring |= _submitted(batch, setting)
 
 
 def _killer(error: Exception) -> Refusal:
@@ -210,9 +329,11 @@ def _pixels(path: Path, max_pixels: int) -> int:
 
 
 @ray.remote(num_cpus=1, max_retries=2)  # a picture that kills its worker costs that many models built, twice
-def score_batch(rows: list[Row], bodies: list[bytes], setting: Setting) -> list[Row]:
-    """Decodes and scores pictures: one core, one model per worker process."""
-    return measure(rows, bodies, ready_panel(setting.store, setting.scoring), setting.recipe.scale)
+def score_batch(rows: list[Row], bodies: list[bytes], setting: Setting, scoring: ScorerSpec) -> tuple[list[Row], float]:
+    """Decodes and scores pictures: one core, one model per worker process. Also the seconds, the models built."""
+    panel = ready_panel(setting.store, scoring)
+    begun = time.perf_counter()
+    return measure(rows, bodies, panel, setting.recipe.scale), time.perf_counter() - begun
 
 
 def _keep(store: Store, unit: str, rows: Sequence[Row], bodies: dict[str, Path], scratch: Path) -> None:

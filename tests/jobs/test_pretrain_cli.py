@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
+import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,12 +17,14 @@ from types import ModuleType
 import pytest
 import torch
 
+from dynet import curve
 from dynet.progress import Progress
 from dynet.validate import Quality
 from jobs import pretrain as command
 from jobs import shard, terminal, training
 from pipelines import ranks as pipeline
 from shards.store import LocalStore
+from tests.conftest import free_port
 from tests.jobs.conftest import Said
 from tests.sets import write_set
 
@@ -61,6 +67,40 @@ def test_a_run_says_how_it_goes_and_how_it_ended(made: str, tmp_path: Path, caps
     assert "6 steps, none of them in" in capsys.readouterr().out
     for name in ("curve.png", "recipe.json", "pictures/step-000000006.png", "checkpoints/step-000000006.pt"):
         assert (tmp_path / name).is_file(), name
+
+
+def test_prometheus_sees_how_training_goes(made: str, tmp_path: Path) -> None:
+    """Asked again and again while it trains: the last answers are those of the last step."""
+    torch.set_num_threads(1)
+    port, over = free_port(), threading.Event()
+    pages: list[str] = []
+
+    def ask() -> None:
+        while not over.wait(0.02):
+            with contextlib.suppress(OSError):
+                pages.append(urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode())
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert command.main([made, "--out", str(tmp_path), *WORDS, "--metrics-port", str(port)]) == 0
+    over.set()
+    asking.join()
+    found = dict(line.rsplit(" ", 1) for line in pages[-1].splitlines() if line.startswith("million_ird_training"))
+    for depth, (_, losses) in curve.by_depth(curve.read(LocalStore(tmp_path))).items():
+        assert float(found[f'million_ird_training_loss{{depth="{depth}"}}']) == pytest.approx(losses.mean())
+    assert float(found["million_ird_training_step"]) == 6
+    assert float(found["million_ird_training_samples_per_second"]) > 0
+    assert 0 < float(found["million_ird_training_data_wait_ratio"]) < 1
+    assert float(found["million_ird_training_skipped_samples"]) == 0
+
+
+def test_a_metrics_port_that_cant_be_had_is_said(made: str, tmp_path: Path, stopped: Said) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = stopped(made, "--out", tmp_path / "run", *WORDS, "--metrics-port", port)
+    assert f"--metrics-port {port} can't be had (Address already in use): give another" in said
+    assert "no port: give a number from 1 to 65535" in stopped(made, "--out", tmp_path, *WORDS, "--metrics-port", "0")
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 @pytest.mark.slow

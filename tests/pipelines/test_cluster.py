@@ -8,7 +8,7 @@ import pytest
 import ray
 
 from pipelines.cluster import gpu_share, memory
-from pipelines.scoring import ScorerSpec
+from pipelines.scoring import ScorerSpec, needs, passes
 
 
 def nodes(*resources: dict[str, float]) -> list[dict[str, Any]]:
@@ -20,13 +20,14 @@ def nodes(*resources: dict[str, float]) -> list[dict[str, Any]]:
     [
         (nodes({"CPU": 16, "GPU": 1}), 1 / 16),
         (nodes({"CPU": 2, "GPU": 4}), 2.0),
-        (nodes({"CPU": 16, "GPU": 1}, {"CPU": 32}), 0.0),  # or the second node's cores would stand idle
+        (nodes({"CPU": 16, "GPU": 1}, {"CPU": 32}), 1 / 16),  # the second node's cores do the rest
+        (nodes({"CPU": 16, "GPU": 1}, {"CPU": 8, "GPU": 4}), 1 / 16),
         (nodes({"CPU": 16, "GPU": 1}, {"memory": 1e9}), 1 / 16),  # a head that takes no work
         (nodes({"CPU": 8}), 0.0),
         ([], 0.0),
     ],
 )
-def test_a_gpu_is_shared_by_the_cores_where_every_node_has_one(
+def test_a_gpu_is_shared_by_the_cores_of_its_node(
     cluster: list[dict[str, Any]], share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray, "nodes", lambda: cluster)
@@ -40,6 +41,34 @@ def test_no_task_asks_for_the_memory_of_a_node_that_is_gone(monkeypatch: pytest.
     assert memory(20e9) == 20e9
     large["Alive"] = False
     assert memory(20e9) == 0.9 * 16e9
+
+
+def test_a_task_asks_for_no_more_memory_than_a_node_has_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    mixed = nodes({"memory": 64e9}, {"CPU": 8, "memory": 32e9}, {"CPU": 4, "GPU": 1, "memory": 16e9})
+    monkeypatch.setattr(ray, "nodes", lambda: mixed)
+    assert memory(1e9) == 1e9
+    assert memory(50e9) == pytest.approx(0.9 * 32e9)
+    assert memory(50e9, on_gpu=True) == pytest.approx(0.9 * 16e9)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "split"),
+    [
+        (nodes({"CPU": 8}), False),
+        (nodes({"CPU": 16, "GPU": 1}), False),
+        (nodes({"CPU": 16, "GPU": 1}, {"memory": 1e9}), False),
+        (nodes({"CPU": 16, "GPU": 1}, {"CPU": 8}), True),
+    ],
+)
+def test_networks_have_a_task_of_their_own_where_some_nodes_have_a_gpu(
+    cluster: list[dict[str, Any]], split: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "nodes", lambda: cluster)
+    spec = ScorerSpec.of(dict.fromkeys(("niqe", "brisque", "nima"), ()), "fused")
+    first = ScorerSpec.of(dict.fromkeys(("niqe", "brisque"), ()), "fused")
+    assert passes(spec) == ((first, spec) if split else (spec,))
+    assert passes(first) == (first,)
+    assert needs(first, 1)["num_gpus"] == 0
 
 
 @pytest.mark.parametrize(
