@@ -106,7 +106,8 @@ def limits(load: Load, cluster: Cluster) -> dict[Limit, Interval]:
 def stages(load: Load, cluster: Cluster) -> tuple[Stage, ...]:
     """In the order in which they run. Downloading and scoring run side by side: their line is of both together."""
     each = limits(load, cluster)
-    loading = {limit: hours for limit, hours in each.items() if limit is not Limit.CORES}
+    loading = dict(each)
+    del loading[Limit.CORES]
     slowest, last = _longest(loading), _longest(each)
     cut = {
         Limit.CORES: load.cut_seconds.times(1 / cluster.all_cores / HOUR),
