@@ -131,10 +131,7 @@ def _longest(hours: Mapping[Limit, Interval]) -> Limit:
 
 def _together(longest: Interval, load: Load) -> Interval:
     """The longest limit, at what the pilot reached of its own, and the start."""
-    start = load.start_seconds / HOUR
-    return Interval(
-        low=longest.low / load.reached.high, mid=longest.mid / load.reached.mid, high=longest.high / load.reached.low
-    ).plus(exactly(start))
+    return longest.over(load.reached).plus(exactly(load.start_seconds / HOUR))
 
 
 def total(found: tuple[Stage, ...]) -> Interval:

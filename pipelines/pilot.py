@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import ray
 
-from curation import chunks, ledger, sample, urls
+from curation import chunks, ledger, originals, sample, urls
 from curation.outcomes import Outcomes, outcomes
 from curation.pilot import Pilot
 from curation.records import Row
@@ -25,6 +25,7 @@ from curation.settle import settle
 from pipelines import cutting, filter_laion, shard
 from pipelines.cluster import connected, cores, gpu_share
 from pipelines.filter_laion import FilterJob, Watch
+from pipelines.promise import stored
 from pipelines.recipes import ShardRecipe
 from pipelines.shard import ShardJob
 from pipelines.units import Done
@@ -40,7 +41,7 @@ _CUTTERS: Final = frozenset({"fingerprint_unit", "cut_unit", "write_shard"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PilotJob:
-    """`whole`: the run that is to be predicted, whose store is the pilot's. `cut`: None where it is to make no shards."""
+    """`whole`: the run to be predicted, but with the pilot's store. `cut`: None where it is to make no shards."""
 
     whole: FilterJob
     cut: ShardRecipe | None
@@ -222,7 +223,6 @@ def _sums(store: Store, rows: list[Row], times: _Times, cut_seconds: float) -> P
         return all_of * sum(one[stage] for one in known)
 
     made = manifest.read_manifest(store) if store.exists(manifest.MANIFEST) else None
-    units = list(ledger.units(store))
     return Pilot(
         rows=len(rows),
         answered=int(seen.answered.sum()),
@@ -235,8 +235,8 @@ def _sums(store: Store, rows: list[Row], times: _Times, cut_seconds: float) -> P
         cut_seconds=cut_seconds,
         store_seconds=seconds("store"),
         bytes_down=int(seen.bytes_down.sum()),
-        bytes_kept=int(seen.bytes_kept.sum()),
-        bytes_ledger=sum(store.size(ledger.part_name(unit)) for unit in units),
+        bytes_kept=round(stored(store, originals.FOLDER)),
+        bytes_ledger=round(stored(store, ledger.FOLDER)),
         bytes_shards=made.bytes if made else 0,
-        chunks=len(units),
+        chunks=sum(1 for _ in ledger.units(store)),
     )

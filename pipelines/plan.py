@@ -1,8 +1,8 @@
 """A run, told beforehand: from a pilot to the whole list, on a cluster, at prices.
 
-What is sampled has an interval (`curation.forecast`); what is not, has none, and a note says so. Per-row costs that were
-only measured in sum (seconds of cores, bytes of shards) are laid on the rows by what drives them: the pixels that were
-decoded, the bytes that were kept.
+What is sampled has an interval (`curation.forecast`); what is not, has none, and a note says so. Per-row costs that
+were only measured in sum (seconds of cores, bytes of shards) are laid on the rows by what drives them: the pixels that
+were decoded, the bytes that were kept.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -24,10 +24,21 @@ from pipelines import capacity, s3_requests
 from pipelines.capacity import CUT, FILTER, HOUR, Advice, Cluster, Limit, Load, Stage
 from pipelines.pilot import Drawn, Observed, PilotJob
 from pipelines.prices import Prices
+from pipelines.promise import (
+    ANSWERED,
+    CUTTING,
+    DOWN,
+    FILTERING,
+    KEPT,
+    LEDGER,
+    ORIGINALS,
+    PATCHES,
+    PLAN,
+    SHARDS,
+)
 from pipelines.s3_requests import Requests
 from shards.store import Store
 
-PLAN: Final = "report/plan.json"
 GIGABYTE: Final = 1e9
 _EDGE: Final = 0.1  # of the pilot's rows, at its begin and at its end: not all cores are busy there
 _BLOCKS: Final = 8  # of the time between: how its pace varies
@@ -59,20 +70,6 @@ class Plan:
     def to_json(self) -> str:
         """One JSON object; an interval is its low, mid and high."""
         return json.dumps(asdict(self), indent=1)
-
-
-# What a run is held against: the names in `quantities`, in the order of the tables.
-ANSWERED, KEPT, DOWN, ORIGINALS, LEDGER, PATCHES, SHARDS, FILTERING, CUTTING = (
-    "downloads that succeed",
-    "rows that pass all thresholds",
-    "bytes down",
-    "bytes of originals",
-    "bytes of ledger",
-    "patches",
-    "bytes of shards",
-    "seconds of download and score",
-    "seconds of cut and pack",
-)
 
 
 def plan(job: PilotJob, seen: Observed, cluster: Cluster, prices: Prices) -> Plan:
@@ -161,10 +158,9 @@ def _load(job: PilotJob, seen: Observed, cluster: Cluster) -> Load:
 def _pace(seen: Observed) -> tuple[Interval, float]:
     """Rows per second while all cores were busy, and the seconds that begin and end took beyond that pace."""
     ended = np.sort(seen.outcomes.ended[seen.outcomes.ended > 0])
-    if len(ended) < 2 * _BLOCKS or ended[-1] <= ended[0]:
-        return Interval(
-            low=1e-9, mid=max(1, len(ended)) / max(1e-3, np.ptp(ended) if len(ended) else 1.0), high=1e9
-        ), 0.0
+    if len(ended) < 2 * _BLOCKS or ended[-1] <= ended[0]:  # a pilot of next to nothing: anything may be
+        span = float(ended[-1] - ended[0]) if len(ended) else 0.0
+        return around(len(seen.rows) / max(1.0, span), math.log(10)), 0.0
     first, last = ended[int(_EDGE * len(ended))], ended[int((1 - _EDGE) * len(ended)) - 1]
     blocks = np.histogram(ended, bins=_BLOCKS, range=(first, last))[0]
     # rows the list itself refused are in the chunks too, and cost nothing
@@ -201,7 +197,7 @@ def _quantities(job: PilotJob, seen: Observed, found: tuple[Stage, ...]) -> dict
         ANSWERED: share(out.answered[out.tried], out.hosts[out.tried]) if out.tried.any() else exactly(0.0),
         KEPT: share(out.passed, out.hosts).times(rows),
         DOWN: mean(out.bytes_down, out.hosts).times(rows),
-        ORIGINALS: mean(out.bytes_kept, out.hosts).times(rows),
+        ORIGINALS: _per_row(out, out.bytes_kept, pilot.bytes_kept).times(rows),
         LEDGER: exactly(_ledger_bytes(job, seen)),
         FILTERING: hours[FILTER].times(HOUR),
     }
