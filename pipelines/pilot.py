@@ -98,8 +98,8 @@ def run(job: PilotJob, scratch: Path, watches: Watches) -> Observed:
         settle_seconds = _settled(small)
         cut_seconds = _cut(job, times, watches.cutting) if job.cut else 0.0
         had, gpus = cores(), gpu_share()
-    rows = [row for unit in ledger.units(store) for row in ledger.read(store, unit)]
-    pilot = _sums(store, rows, times, cut_seconds)
+        rows = [row for unit in ledger.units(store) for row in ledger.read(store, unit)]
+        pilot = _sums(store, rows, times, cut_seconds)
     store.write(PILOT, pilot.to_json().encode())
     return Observed(
         drawn=drawn,
@@ -211,9 +211,16 @@ def _executed() -> float:
     return sum(inside) / 1e6
 
 
+def _warm(times: _Times) -> list[Mapping[str, Any]]:
+    """What units took whose processes had been at work before: to import and to compile is the cost of a start alone."""
+    units = [one for _, one in sorted(times.units.items())]
+    cold = 1 + cores()
+    return units[cold:] if len(units) > 2 * cold else units
+
+
 def _sums(store: Store, rows: list[Row], times: _Times, cut_seconds: float) -> Pilot:
     seen = outcomes(rows)
-    known = list(times.units.values())
+    known = _warm(times)
     timed = sum(one["rows"] for one in known)
     if not timed:
         raise ValueError(f"{store.root} has no {TIMES}: its times are lost; give another --out for the pilot")

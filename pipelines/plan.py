@@ -22,7 +22,7 @@ from curation.outcomes import Outcomes, Yield, host, yields
 from curation.pilot import Pilot
 from pipelines import capacity, s3_requests
 from pipelines.capacity import CUT, FILTER, HOUR, Advice, Cluster, Limit, Load, Stage
-from pipelines.pilot import Drawn, Observed, PilotJob
+from pipelines.pilot import CHUNKS_A_SLOT, Drawn, Observed, PilotJob
 from pipelines.prices import Prices
 from pipelines.promise import (
     ANSWERED,
@@ -40,7 +40,9 @@ from pipelines.s3_requests import Requests
 from shards.store import Store
 
 GIGABYTE: Final = 1e9
-_EDGE: Final = 0.1  # of the pilot's rows, at its begin and at its end: not all cores are busy there
+#: Parts of the pilot's rows at its begin and end that tell nothing of its pace: workers start, cores fall idle.
+_BEGIN: Final = 1 / CHUNKS_A_SLOT
+_END: Final = 0.1
 _BLOCKS: Final = 8  # of the time between: how its pace varies
 
 
@@ -161,7 +163,7 @@ def _pace(seen: Observed) -> tuple[Interval, float]:
     if len(ended) < 2 * _BLOCKS or ended[-1] <= ended[0]:  # a pilot of next to nothing: anything may be
         span = float(ended[-1] - ended[0]) if len(ended) else 0.0
         return around(len(seen.rows) / max(1.0, span), math.log(10)), 0.0
-    first, last = ended[int(_EDGE * len(ended))], ended[int((1 - _EDGE) * len(ended)) - 1]
+    first, last = ended[int(_BEGIN * len(ended))], ended[int((1 - _END) * len(ended)) - 1]
     blocks = np.histogram(ended, bins=_BLOCKS, range=(first, last))[0]
     # rows the list itself refused are in the chunks too, and cost nothing
     rate = blocks.mean() * _BLOCKS / max(1e-3, last - first) * len(seen.rows) / len(ended)
