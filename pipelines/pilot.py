@@ -212,7 +212,7 @@ def _executed() -> float:
 
 
 def _warm(times: _Times) -> list[Mapping[str, Any]]:
-    """What units took whose processes had been at work before: to import and to compile is the cost of a start alone."""
+    """What units took whose processes had been at work before: importing and compiling belong to a start."""
     units = [one for _, one in sorted(times.units.items())]
     cold = 1 + cores()
     return units[cold:] if len(units) > 2 * cold else units
