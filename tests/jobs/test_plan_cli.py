@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -14,9 +15,12 @@ import pytest
 from jobs import filter_laion
 from pipelines import pilot, promise
 from shards.store import LocalStore
+from tests import ledgers
 from tests.http_server import HttpServer
 from tests.jobs.conftest import Said
-from tests.pipelines.conftest import SIDE, encoded, texture
+from tests.pipelines.conftest import SIDE, encoded, local_ray, prior, texture
+
+__all__ = ["local_ray", "prior"]  # the fixtures
 
 BOUNDS = ("--metrics", "niqe,brisque", "--threshold", "niqe=30", "--threshold", "brisque=200")
 
@@ -38,8 +42,8 @@ def listed(tmp_path: Path) -> Path:
     [
         (("--pilot", 0), "a pilot of 0 URLs tells nothing: give --pilot 1 or more"),
         (("--pilot", -5), "a pilot of -5 URLs tells nothing: give --pilot 1 or more"),
-        (("--cores", 0), "1 nodes of 0 cores can't work: give 1 or more of each"),
-        (("--nodes", 0), "0 nodes of 1 cores can't work: give 1 or more of each"),
+        (("--cores", 0), "a cluster of 1 nodes of 0 cores can't work: give 1 or more of each"),
+        (("--nodes", 0), "a cluster of 0 nodes of 1 cores can't work: give 1 or more of each"),
         (("--gbits", 0), "a node of 0.0 Gbit/s downloads nothing: give more than 0"),
         (("--retry-failed",), "--retry-failed is for a run: a plan is made of a list that was not begun"),
     ],
@@ -62,9 +66,17 @@ def test_an_unknown_price_is_named(said: Said, listed: Path, tmp_path: Path) -> 
     assert sentence.startswith("the price table has no field cpu_hour: it knows about, currency, cpu_worker_hour,")
 
 
-def test_a_list_that_is_not_there_is_said(said: Said, tmp_path: Path, prior: Path) -> None:
-    words = ("--urls", tmp_path / "none.parquet", "--out", tmp_path / "pilot", "--weights", prior, *BOUNDS)
-    assert "no such list" in said("plan", *words)
+def test_status_holds_a_run_on_its_way_against_its_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = LocalStore(tmp_path)
+    ledgers.commit(store, ledgers.plan(store, 20, 20), range(5))
+    assert filter_laion.main(["status", store.root]) == 0
+    assert "plan against actual" not in capsys.readouterr().out
+    promised = {promise.KEPT: {"low": 200, "mid": 230, "high": 260}}
+    store.write(promise.PLAN, json.dumps({"quantities": promised}).encode())
+    assert filter_laion.main(["status", store.root]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"rows that pass all thresholds +230 +200 +260 +239 +inside\n", out), out
+    assert "scaled to the whole list, of which 25.1 % are in" in out
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,6 +100,8 @@ def test_a_plan_and_the_run_that_it_is_of(
         common = ("--urls", tmp_path / "list.parquet", "--weights", prior, *BOUNDS, "--min-res", SIDE)
         common = (*common, "--allow-private-hosts", "--chunk-size", 8)
         store = LocalStore(tmp_path / "store")
+        assert call("plan", *common, "--urls", tmp_path / "none.parquet", "--out", tmp_path / "pilot") == 2
+        assert "none.parquet: no such list" in capsys.readouterr().err and not (tmp_path / "pilot").exists()
         pilots = ("plan", *common, "--pilot", 5000, "--out", tmp_path / "pilot", "--for", store.root)
         assert call(*pilots) == 0
         out = capsys.readouterr().out

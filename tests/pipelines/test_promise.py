@@ -64,7 +64,7 @@ def test_the_table_says_what_lies_inside(tmp_path: Path) -> None:
     lines = compared(found).splitlines()
     assert [line.split()[-1] for line in lines[1:]] == ["inside", "below", "above", "inside"]
     assert max(map(len, lines)) <= 100
-    assert "66.7 %" in lines[1] and "20 min 0 s" in lines[4]
+    assert "66.6 %" in lines[1] and "20 min 0 s" in lines[4]
 
 
 def test_what_is_no_plan_is_said(tmp_path: Path) -> None:
