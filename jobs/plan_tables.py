@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -13,6 +14,7 @@ from pipelines.capacity import HOUR, Cluster, Stage
 from pipelines.plan import Plan, total_cost
 from pipelines.promise import Kept
 
+_WIDTH: Final = 100
 _BETWEEN: Final = "95 % between"
 _SHARES: Final = frozenset({promise.ANSWERED})
 _TIMES: Final = frozenset({promise.FILTERING, promise.CUTTING})
@@ -33,7 +35,7 @@ def _parts(made: Plan) -> Iterator[str]:
     yield _money(made)
     yield _advice(made)
     yield _sweep(made)
-    yield "\n".join(f"- {note}" for note in made.notes)
+    yield "\n".join(textwrap.fill(f"- {note}", _WIDTH, subsequent_indent="  ") for note in made.notes)
 
 
 def quantities(promised: Mapping[str, Interval]) -> str:
@@ -134,8 +136,9 @@ def _price(value: float) -> str:
 def _advice(made: Plan) -> str:
     hours, cost = capacity.total(made.advised), total_cost(made.advised_costs)
     next_one = capacity.bottleneck(made.advised)
+    why = textwrap.fill(made.advice.why, _WIDTH)
     return (
-        f"{made.advice.why}\n"
+        f"{why}\n"
         f"so: {_cluster(made.advice.cluster)}\n"
         f"then {_hours(hours.mid)} ({_hours(hours.low)} to {_hours(hours.high)}), "
         f"{_price(cost.mid)} {made.prices.currency}; longest: {next_one.name}, by {next_one.limit.value}"

@@ -147,6 +147,14 @@ def bottleneck(found: tuple[Stage, ...]) -> Stage:
     return max((stage for stage in found if not stage.overlaps), key=lambda stage: stage.hours.mid)
 
 
+#: What each node has of its own, so that as many cores on more nodes remove it.
+_SPREAD: Final = {
+    Limit.BANDWIDTH: "the lines are full and cores wait: as many cores on more nodes",
+    Limit.HOST: "one host has so many rows that asking it politely takes longest: as many cores on more nodes, "
+    "each of which asks it as politely; or patience",
+}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Advice:
     """Another cluster, on which what held this one up does not any more. `why`: one sentence."""
@@ -167,17 +175,11 @@ def advise(load: Load, cluster: Cluster) -> Advice:
             cluster=_fed(load, cluster),
             why="downloads wait for threads while cores and lines are idle: more threads per chunk, no more nodes",
         )
-    if worst.limit is Limit.BANDWIDTH:
-        factor = each[Limit.BANDWIDTH] / max(each[Limit.CORES], 1e-9)
+    if worst.limit in _SPREAD:
+        factor = each[worst.limit] / max(each[Limit.CORES], 1e-9)
         nodes = min(MOST_NODES, cluster.all_cores, math.ceil(cluster.nodes * factor))
-        spread = replace(cluster, nodes=nodes, cores=max(1, math.ceil(cluster.all_cores / nodes)))
-        return Advice(cluster=_fed(load, spread), why="the lines are full and cores wait: as many cores on more nodes")
-    if worst.limit is Limit.HOST:
-        cores = max(1, math.ceil(cluster.cores * each[Limit.CORES] / each[Limit.HOST]))
-        return Advice(
-            cluster=_fed(load, replace(cluster, cores=cores)),
-            why="one host has so many rows that asking it politely takes longest: fewer cores do, at the same hours",
-        )
+        spread = replace(cluster, nodes=nodes, cores=math.ceil(cluster.all_cores / nodes))
+        return Advice(cluster=_fed(load, spread), why=_SPREAD[worst.limit])
     return _more_nodes(load, cluster, found)
 
 
@@ -189,11 +191,12 @@ def _more_nodes(load: Load, cluster: Cluster, found: tuple[Stage, ...]) -> Advic
     nodes = max(cluster.nodes, min(MOST_NODES, math.ceil(wanted)))
     if nodes == cluster.nodes:
         return Advice(cluster=_fed(load, cluster), why="cores hold it up, and more of them would hardly shorten it")
-    until = "settling and publishing, which nodes don't speed up, take as long" if wanted <= MOST_NODES else "no advice"
-    return Advice(
-        cluster=_fed(load, replace(cluster, nodes=nodes)),
-        why=f"cores hold it up: hours fall as nodes are added, until at {nodes} nodes {until}",
-    )
+    why = "cores hold it up: hours fall as nodes are added, "
+    if wanted <= MOST_NODES:
+        why += f"until at {nodes} nodes settling and publishing, which nodes don't speed up, take as long"
+    else:
+        why += f"and at {nodes} nodes, the most reckoned with here, they still do"
+    return Advice(cluster=_fed(load, replace(cluster, nodes=nodes)), why=why)
 
 
 def _without_workers(load: Load, cluster: Cluster, worst: Stage) -> Advice:

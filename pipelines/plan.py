@@ -85,7 +85,7 @@ def plan(job: PilotJob, seen: Observed, cluster: Cluster, prices: Prices) -> Pla
     name, _ = _largest_host(seen)
 
     def costs(of: tuple[Stage, ...], on: Cluster) -> dict[str, Interval]:
-        return _costs(of, on, prices, quantities, asked)
+        return _costs(of, on.nodes * on.cores / cluster.cores, bool(on.gpus), prices, quantities, asked)
 
     return Plan(
         at=time.time(),
@@ -233,16 +233,21 @@ def _requests(job: PilotJob, seen: Observed, quantities: Mapping[str, Interval])
 
 
 def _costs(
-    found: tuple[Stage, ...], cluster: Cluster, prices: Prices, quantities: Mapping[str, Interval], asked: Requests
+    found: tuple[Stage, ...],
+    nodes: float,
+    has_gpus: bool,
+    prices: Prices,
+    quantities: Mapping[str, Interval],
+    asked: Requests,
 ) -> dict[str, Interval]:
-    """Workers are paid while they have work, the head all the time."""
+    """Workers are paid while they have work, the head all the time. `nodes`: of the kind that is priced, by cores."""
     hours = {stage.name: stage.hours for stage in found}
-    node = prices.gpu_worker_hour if cluster.gpus else prices.cpu_worker_hour
+    node = prices.gpu_worker_hour if has_gpus else prices.cpu_worker_hour
     stored = quantities[ORIGINALS].plus(quantities[LEDGER]).plus(quantities.get(SHARDS, exactly(0.0)))
     return {
-        "workers": hours[FILTER].plus(hours[CUT]).times(cluster.nodes * node),
+        "workers": hours[FILTER].plus(hours[CUT]).times(nodes * node),
         "head": capacity.total(found).times(prices.head_hour),
-        f"storage, {prices.months:g} months": stored.times(prices.storage_gb_month * prices.months / GIGABYTE),
+        f"storage, months: {prices.months:g}": stored.times(prices.storage_gb_month * prices.months / GIGABYTE),
         "requests": asked.put.plus(asked.list)
         .times(prices.put_1000 / 1000)
         .plus(asked.get.times(prices.get_1000 / 1000)),
