@@ -73,7 +73,6 @@ class Observed:
     rows: list[Row]
     outcomes: Outcomes
     settle_seconds: float
-    patches: int
     cores: int  # that the pilot had
     gpus_a_core: float
     resumed: bool  # in more than one go: pauses are in its times
@@ -107,7 +106,6 @@ def run(job: PilotJob, scratch: Path, watches: Watches) -> Observed:
         rows=rows,
         outcomes=outcomes(rows),
         settle_seconds=settle_seconds,
-        patches=pilot.patches,
         cores=had,
         gpus_a_core=gpus,
         resumed=times.goes > 1,

@@ -20,7 +20,7 @@ from curation import ledger
 from curation.forecast import Interval, around, exactly, mean, share
 from curation.outcomes import Outcomes, Yield, host, yields
 from curation.pilot import Pilot
-from pipelines import capacity, s3_requests
+from pipelines import capacity, filter_laion, s3_requests
 from pipelines.capacity import CUT, FILTER, HOUR, Advice, Cluster, Limit, Load, Stage
 from pipelines.pilot import CHUNKS_A_SLOT, Drawn, Observed, PilotJob
 from pipelines.prices import Prices
@@ -200,7 +200,7 @@ def _quantities(job: PilotJob, seen: Observed, found: tuple[Stage, ...]) -> dict
         KEPT: share(out.passed, out.hosts).times(rows),
         DOWN: mean(out.bytes_down, out.hosts).times(rows),
         ORIGINALS: _per_row(out, out.bytes_kept, pilot.bytes_kept).times(rows),
-        LEDGER: exactly(_ledger_bytes(job, seen)),
+        LEDGER: _ledger_bytes(job, seen),
         FILTERING: hours[FILTER].times(HOUR),
     }
     if job.cut is not None:
@@ -210,11 +210,15 @@ def _quantities(job: PilotJob, seen: Observed, found: tuple[Stage, ...]) -> dict
     return made
 
 
-def _ledger_bytes(job: PilotJob, seen: Observed) -> float:
-    """Rows are alike; what a part has beside them, the pilot's smaller parts have more often."""
-    beside = len(ledger.encode([], job.whole.recipe.metrics, {}))
-    per_row = max(0.0, seen.pilot.bytes_ledger - seen.pilot.chunks * beside) / seen.pilot.rows
-    return per_row * seen.drawn.rows + beside * _chunks(job, seen)
+def _ledger_bytes(job: PilotJob, seen: Observed) -> Interval:
+    """A part of the run's size, made of the pilot's rows: smaller ones have more beside their rows, and pack worse."""
+    recipe, about = job.whole.recipe, filter_laion.about(job.whole)
+    some = seen.rows[: recipe.chunk_size]
+    beside = len(ledger.encode([], recipe.metrics, about))
+    per_row = (len(ledger.encode(some, recipe.metrics, about)) - beside) / len(some)
+    texts = np.array([len(row.link.url) + len(row.link.caption or "") for row in seen.rows], dtype=float)
+    whole = per_row * seen.drawn.rows + beside * _chunks(job, seen)
+    return mean(texts, seen.outcomes.hosts).times(whole / max(1.0, texts.mean()))
 
 
 def _chunks(job: PilotJob, seen: Observed) -> int:
