@@ -40,6 +40,15 @@ class Interval:
         """The sum. Ends are added to ends: what goes up may go up together."""
         return Interval(low=self.low + other.low, mid=self.mid + other.mid, high=self.high + other.high)
 
+    def over(self, other: Interval) -> Interval:
+        """The quotient of two that err independently; on the logarithm, where errors add as squares."""
+        if not self.low > 0:
+            return self.times(1 / other.mid)
+        mid = self.mid / other.mid
+        down = math.hypot(math.log(self.mid / self.low), math.log(other.high / other.mid))
+        up = math.hypot(math.log(self.high / self.mid), math.log(other.mid / other.low))
+        return Interval(low=mid * math.exp(-down), mid=mid, high=mid * math.exp(up))
+
     def holds(self, value: float) -> bool:
         """Whether `value` lies in it, its ends included."""
         return self.low <= value <= self.high

@@ -20,7 +20,7 @@ class Pilot:
     cut_seconds: float  # of cores: cutting patches and packing them
     store_seconds: float  # of writes to the store, by units
     bytes_down: int
-    bytes_kept: int  # of kept originals
+    bytes_kept: int  # of originals, in their tars
     bytes_ledger: int
     bytes_shards: int
     chunks: int

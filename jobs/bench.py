@@ -7,6 +7,7 @@ python jobs/bench.py fetch                                           # against s
 python jobs/bench.py score --photos DIR --weights DIR                # the fused engine against pyiqa
 python jobs/bench.py train --peer DyNet --batch 2                    # a training step against the released code's
 python jobs/bench.py scale                                           # on 1, 2 and 4 Ray nodes
+python jobs/bench.py plan --rows 20000 --pilot 1000                  # a plan from a pilot against the run itself
 
 Pictures come over HTTP from this process, so both sides of a ratio share the cores with the server. Seconds count
 from the start of a contender's process to its end, imports and Ray's start included.
@@ -44,10 +45,11 @@ from curation.fit import fit
 from curation.records import Header
 from curation.scorers import WeightFile, WeightMissing, resolve
 from jobs import bench_cascade, terminal
+from jobs.bench_mixture import SIDE, small_web
 from jobs.bench_server import LARGE, SCORED_EVERY, SMALL, PictureServer, texture, tiny
 from jobs.process_tree import Peaks, Watcher, check_platform
 from jobs.terminal import ratio, shown
-from pipelines import recipes
+from pipelines import promise, recipes
 from pipelines.baseline import THREADS
 from pipelines.demo_pictures import make_pictures
 from shards.store import open_store
@@ -106,6 +108,7 @@ def _bench(flags: argparse.Namespace) -> None:
         "stream": _stream,
         "train": _train,
         "scale": _scale,
+        "plan": _plan,
     }
     work = works[flags.command]
     with tempfile.TemporaryDirectory(prefix="million-ird-bench-") as scratch:
@@ -327,6 +330,30 @@ def _scale(flags: argparse.Namespace, scratch: Path) -> str:
     return bench_scale.table(flags.nodes, flags.rows, job)
 
 
+# ---------------------------------------------------------------- a plan against the run
+
+
+def _plan(flags: argparse.Namespace, scratch: Path) -> str:
+    fitted = flags.weights or scratch / "weights"
+    if flags.weights is None:
+        fit([texture(seed, 768, 960) for seed in range(1, 7)], fitted)
+    bounds = {one.metric: one.bound for one in recipes.demo().thresholds.metrics}
+    weights = Weights(files=resolve(METRICS, fitted), bounds=bounds, folder=fitted)
+    # what never answers is not worth a bench's minutes
+    impatient = ("--read-timeout", "2", "--deadline", "6", "--attempts", "1", "--min-res", str(SIDE))
+    with small_web(flags.rows) as urls_there:
+        listed = scratch / "list.parquet"
+        pq.write_table(pa.table({"URL": urls_there}), listed)
+        store = scratch / "store"
+        run = _job_command(listed, store, weights, *impatient)
+        script, *words = _job_command(listed, scratch / "pilot", weights, *impatient)
+        planned = _run([script, "plan", *words, "--pilot", str(flags.pilot), "--for", str(store)], scratch)
+        said = (scratch / "log.txt").read_text()
+        done = _run(run, scratch)
+    head = f"{said}\npilot of {flags.pilot}: {planned.seconds:.0f} s; run of {flags.rows}: {done.seconds:.0f} s\n\n"
+    return head + (store / promise.COMPARED).read_text()
+
+
 def spread(files: Sequence[Path], limit: int | None) -> list[Path]:
     """At most `limit` files at even distances, the first and the last among them."""
     if limit is None or limit >= len(files):
@@ -428,7 +455,7 @@ def _parser() -> argparse.ArgumentParser:
         prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="{filter,cascade,memory,fetch,score,stream,train,scale}"
+        dest="command", required=True, metavar="{filter,cascade,memory,fetch,score,stream,train,scale,plan}"
     )
     one = commands.add_parser("filter", help="throughput and peak memory next to a plain script")
     two = commands.add_parser("memory", help="peak memory as the list grows")
@@ -458,6 +485,10 @@ def _parser() -> argparse.ArgumentParser:
     eight = commands.add_parser("scale", help="rows a second on 1, 2 and 4 Ray nodes of one core, on this machine")
     eight.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4], help="nodes (default 1 2 4)")
     eight.add_argument("--rows", type=int, default=800, help="pictures (default 800)")
+    nine = commands.add_parser("plan", help="a plan from a pilot against the run that it is of")
+    nine.add_argument("--rows", type=int, default=20_000, help="URLs of the list (default 20000)")
+    nine.add_argument("--pilot", type=int, default=1000, help="of them, for the pilot (default 1000)")
+    nine.add_argument("--weights", type=Path, help="folder with models fitted to its own pictures, by an earlier call")
     for command in (one, two, four, five, eight):
         command.add_argument("--weights", type=Path, help="folder with the metrics' weights (else pyiqa's cache)")
     two.add_argument("--rows", type=int, nargs="+", default=[1000, 20000], help="list lengths, ascending")

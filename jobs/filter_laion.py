@@ -6,6 +6,7 @@ dynet-filter judge --threshold niqe=4.5 --out STORE
 dynet-filter calibrate --good DIR --bad DIR --out DIR
 dynet-filter fit --good DIR --out WEIGHTS
 dynet-filter status STORE
+dynet-filter plan --urls LIST --pilot 5000 --for STORE
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from curation.records import Reason
 from curation.report import write_report
 from curation.scorers import ENGINES, resolve
 from curation.settle import Changes, settle
-from jobs import calibrate, metered, status, terminal
+from jobs import calibrate, metered, plan, status, terminal
 from jobs.shard import add_shard_flags, shard_and_report, shard_recipe
 from pipelines import claims, recipes, unit_log
 from pipelines.filter_laion import FilterJob, run
@@ -51,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return calibrate.main(words[1:])
     if words and words[0] == "status":
         return status.main(words[1:])
-    command = words.pop(0) if words and words[0] in ("run", "judge", "fit") else "run"
-    work = {"run": _run, "judge": _judge, "fit": _fit}[command]
-    flags = {"run": _run_parser, "judge": _judge_parser, "fit": _fit_parser}[command]().parse_args(words)
+    command = words.pop(0) if words and words[0] in _COMMANDS else "run"
+    work, parser = _COMMANDS[command]
+    flags = parser().parse_args(words)
     return terminal.guarded(PROGRAM, lambda: work(flags))
 
 
@@ -66,11 +67,22 @@ def _run(flags: argparse.Namespace) -> None:
             changes = run(job, lambda rows, so_far: bar(rows, so_far.total(), terminal.kept_so_far(so_far)))
     print(terminal.shares(_named(changes.funnel), ORDER, "reason"))
     print(f"ledger: {job.store.root}/ledger/  originals: {job.store.root}/images/")
-    if cut is not None and changes.funnel[Reason.KEPT]:
-        shard_and_report(
-            ShardJob(store=job.store, stores=(job.store,), folders=(), recipe=cut, max_pixels=job.recipe.max_pixels)
-        )
+    with plan.Stopwatch(job.store) as cutting:
+        if cut is not None and changes.funnel[Reason.KEPT]:
+            shard_and_report(
+                ShardJob(store=job.store, stores=(job.store,), folders=(), recipe=cut, max_pixels=job.recipe.max_pixels)
+            )
     print(f"report: {write_report(job.store)}")
+    plan.compare(job.store, cutting.seconds)
+
+
+def _plan(flags: argparse.Namespace) -> None:
+    flags.out = flags.out or plan.pilot_store(flags.urls)
+    with tempfile.TemporaryDirectory(prefix="million-ird-") as scratch:
+        wanted = plan.wanted(flags)
+        job = _filter_job(flags, Path(scratch))
+        cut = None if flags.no_shards else shard_recipe(flags, min_res=job.recipe.thresholds.min_res)
+        plan.make(wanted, job, cut, Path(scratch))
 
 
 def _logged(flags: argparse.Namespace) -> AbstractContextManager[None]:
@@ -202,14 +214,16 @@ def _parser(command: str, example: str) -> argparse.ArgumentParser:
 
 _DESCRIPTIONS = {
     "run": "Downloads a list's pictures, keeps what all metrics agree on, cuts 512x512 patch shards.\n"
-    "Commands beside it, each with its --help: dynet-filter judge, calibrate, fit, status.",
+    "Commands beside it, each with its --help: dynet-filter plan, judge, calibrate, fit, status.",
+    "plan": "Tries the run on some of the list, and says what all of it will take and give, on a cluster, at prices.\n"
+    "What the run itself would be given, but for --out, is given here as well.",
     "judge": "Applies new thresholds to a ledger, without a download, and says what changes.",
     "fit": "Fits NIQE's and BRISQUE's models to pristine pictures of your own domain.",
 }
 
 
-def _add_verdict_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", required=True, help="the store: a folder or s3://bucket/prefix")
+def _add_verdict_flags(parser: argparse.ArgumentParser, *, needs_out: bool = True) -> None:
+    parser.add_argument("--out", required=needs_out, help="the store: a folder or s3://bucket/prefix")
     parser.add_argument("--endpoint-url", help="another S3 server than AWS's")
     parser.add_argument("--metrics", help="the metrics that vote, comma-separated; pyiqa's names, or this project's")
     parser.add_argument(
@@ -222,8 +236,21 @@ def _add_verdict_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run_parser() -> argparse.ArgumentParser:
     parser = _parser("run", f"{PROGRAM} --urls laion_hr.parquet --out million-ird --weights weights/")
+    _add_run_flags(parser)
+    return parser
+
+
+def _plan_parser() -> argparse.ArgumentParser:
+    example = f"{PROGRAM} plan --urls laion_hr.parquet --pilot 5000 --nodes 8 --cores 32 --for s3://bucket/set"
+    parser = _parser("plan", example)
+    plan.add_flags(parser)
+    _add_run_flags(parser, needs_out=False)
+    return parser
+
+
+def _add_run_flags(parser: argparse.ArgumentParser, *, needs_out: bool = True) -> None:
     parser.add_argument("--urls", nargs="+", default=[], help="Parquet or CSV lists: files or s3://bucket/key")
-    _add_verdict_flags(parser)
+    _add_verdict_flags(parser, needs_out=needs_out)
     parser.add_argument("--recipe", type=Path, help="a JSON file, in the form of recipe.json in any store")
     parser.add_argument("--weights", type=Path, help="folder with the metrics' weights (else pyiqa's cache)")
     parser.add_argument("--engine", choices=ENGINES, help="who computes the metrics (default fused)")
@@ -248,7 +275,6 @@ def _run_parser() -> argparse.ArgumentParser:
         "--allow-private-hosts", action="store_true", default=None, help="also loopback and private addresses"
     )
     add_shard_flags(parser)
-    return parser
 
 
 def _judge_parser() -> argparse.ArgumentParser:
@@ -266,6 +292,14 @@ def _fit_parser() -> argparse.ArgumentParser:
     parser.add_argument("--good", type=Path, required=True, help="folder of pristine pictures")
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights; must not hold any")
     return parser
+
+
+_COMMANDS = {
+    "run": (_run, _run_parser),
+    "plan": (_plan, _plan_parser),
+    "judge": (_judge, _judge_parser),
+    "fit": (_fit, _fit_parser),
+}
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ from typing import Final
 from curation.pace import Pace
 from curation.records import Reason
 from curation.report.tally import Host
-from jobs import terminal
+from jobs import plan_tables, terminal
+from pipelines import promise
 from pipelines.status import Status, Step, status
-from shards.store import open_store
+from shards.store import Store, open_store
 
 PROGRAM: Final = "dynet-filter status"
 ORDER: Final = [reason.value for reason in Reason]
@@ -35,8 +36,24 @@ def main(argv: Sequence[str]) -> int:
 def _status(flags: argparse.Namespace) -> None:
     if "://" not in flags.store and not Path(flags.store).is_dir():
         raise ValueError(f"{flags.store}: no such folder; give what dynet-filter's --out was")
-    found = status(open_store(flags.store, flags.endpoint_url), full=flags.full)
-    print(json.dumps(asdict(found), indent=1) if flags.json else "\n".join(_lines(found)))
+    store = open_store(flags.store, flags.endpoint_url)
+    found = status(store, full=flags.full)
+    if flags.json:
+        print(json.dumps(asdict(found), indent=1))
+        return
+    print("\n".join(_lines(found)))
+    if table := _against_plan(store, found):
+        print(f"\n{table}")
+
+
+def _against_plan(store: Store, found: Status) -> str:
+    """What was promised of this run (`dynet-filter plan --for`), and what came; empty where nothing was."""
+    kept = promise.kept(store, found, promise.read(store), None)
+    if not kept:
+        return ""
+    part = promise.share_in(found)
+    scaled = "" if part >= 1 else f"\nactual: scaled to the whole list, of which {100 * part:.1f} % are in"
+    return plan_tables.compared(kept) + scaled
 
 
 def _lines(found: Status) -> Iterator[str]:

@@ -106,7 +106,8 @@ def limits(load: Load, cluster: Cluster) -> dict[Limit, Interval]:
 def stages(load: Load, cluster: Cluster) -> tuple[Stage, ...]:
     """In the order in which they run. Downloading and scoring run side by side: their line is of both together."""
     each = limits(load, cluster)
-    loading = {limit: hours for limit, hours in each.items() if limit is not Limit.CORES}
+    loading = dict(each)
+    del loading[Limit.CORES]
     slowest, last = _longest(loading), _longest(each)
     cut = {
         Limit.CORES: load.cut_seconds.times(1 / cluster.all_cores / HOUR),
@@ -130,10 +131,7 @@ def _longest(hours: Mapping[Limit, Interval]) -> Limit:
 
 def _together(longest: Interval, load: Load) -> Interval:
     """The longest limit, at what the pilot reached of its own, and the start."""
-    start = load.start_seconds / HOUR
-    return Interval(
-        low=longest.low / load.reached.high, mid=longest.mid / load.reached.mid, high=longest.high / load.reached.low
-    ).plus(exactly(start))
+    return longest.over(load.reached).plus(exactly(load.start_seconds / HOUR))
 
 
 def total(found: tuple[Stage, ...]) -> Interval:
@@ -147,6 +145,14 @@ def total(found: tuple[Stage, ...]) -> Interval:
 def bottleneck(found: tuple[Stage, ...]) -> Stage:
     """The stage that takes longest, of those that run one after the other."""
     return max((stage for stage in found if not stage.overlaps), key=lambda stage: stage.hours.mid)
+
+
+#: What each node has of its own, so that as many cores on more nodes remove it.
+_SPREAD: Final = {
+    Limit.BANDWIDTH: "the lines are full and cores wait: as many cores on more nodes",
+    Limit.HOST: "one host has so many rows that asking it politely takes longest: as many cores on more nodes, "
+    "each of which asks it as politely; or patience",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,17 +175,11 @@ def advise(load: Load, cluster: Cluster) -> Advice:
             cluster=_fed(load, cluster),
             why="downloads wait for threads while cores and lines are idle: more threads per chunk, no more nodes",
         )
-    if worst.limit is Limit.BANDWIDTH:
-        factor = each[Limit.BANDWIDTH] / max(each[Limit.CORES], 1e-9)
+    if worst.limit in _SPREAD:
+        factor = each[worst.limit] / max(each[Limit.CORES], 1e-9)
         nodes = min(MOST_NODES, cluster.all_cores, math.ceil(cluster.nodes * factor))
-        spread = replace(cluster, nodes=nodes, cores=max(1, math.ceil(cluster.all_cores / nodes)))
-        return Advice(cluster=_fed(load, spread), why="the lines are full and cores wait: as many cores on more nodes")
-    if worst.limit is Limit.HOST:
-        cores = max(1, math.ceil(cluster.cores * each[Limit.CORES] / each[Limit.HOST]))
-        return Advice(
-            cluster=_fed(load, replace(cluster, cores=cores)),
-            why="one host has so many rows that asking it politely takes longest: fewer cores do, at the same hours",
-        )
+        spread = replace(cluster, nodes=nodes, cores=math.ceil(cluster.all_cores / nodes))
+        return Advice(cluster=_fed(load, spread), why=_SPREAD[worst.limit])
     return _more_nodes(load, cluster, found)
 
 
@@ -191,11 +191,12 @@ def _more_nodes(load: Load, cluster: Cluster, found: tuple[Stage, ...]) -> Advic
     nodes = max(cluster.nodes, min(MOST_NODES, math.ceil(wanted)))
     if nodes == cluster.nodes:
         return Advice(cluster=_fed(load, cluster), why="cores hold it up, and more of them would hardly shorten it")
-    until = "settling and publishing, which nodes don't speed up, take as long" if wanted <= MOST_NODES else "no advice"
-    return Advice(
-        cluster=_fed(load, replace(cluster, nodes=nodes)),
-        why=f"cores hold it up: hours fall as nodes are added, until at {nodes} nodes {until}",
-    )
+    why = "cores hold it up: hours fall as nodes are added, "
+    if wanted <= MOST_NODES:
+        why += f"until at {nodes} nodes settling and publishing, which nodes don't speed up, take as long"
+    else:
+        why += f"and at {nodes} nodes, the most reckoned with here, they still do"
+    return Advice(cluster=_fed(load, replace(cluster, nodes=nodes)), why=why)
 
 
 def _without_workers(load: Load, cluster: Cluster, worst: Stage) -> Advice:

@@ -96,7 +96,7 @@ def run(job: FilterJob, watch: Watch, landed: Landed = lambda _: None) -> Change
         job.recipe.thresholds,
         job.recipe.near_duplicate_bits,
         job.recipe.metrics,
-        _about(job),
+        about(job),
     )
 
 
@@ -108,7 +108,8 @@ def _check_lists(job: FilterJob, known: chunks.Plan) -> None:
         )
 
 
-def _about(job: FilterJob) -> dict[str, Any]:
+def about(job: FilterJob) -> dict[str, Any]:
+    """What the ledger's parts say of the run beside their rows."""
     return {"recipe": job.recipe.to_dict(), "weights": job.scoring.digests}
 
 
@@ -131,7 +132,7 @@ def _run_units(job: FilterJob, plan: chunks.Plan, pending: Sequence[str], watch:
         recipe=job.recipe,
         fetching=job.fetching,
         scoring=job.scoring,
-        about=_about(job),
+        about=about(job),
     )
     progress: Any = Progress.options(**here()).remote()  # type: ignore[attr-defined]  # Ray adds it
     waiting, left = iter(pending), len(pending)
