@@ -54,12 +54,15 @@ class Progress:
 
     def __init__(self) -> None:
         self._units: dict[str, Counter[str]] = {}
+        self._sum: Counter[str] = Counter()  # of 170,000 units: to add them up anew takes half a second each time
 
     def tell(self, unit: str, reasons: Counter[str]) -> None:
+        self._sum.subtract(self._units.get(unit, {}))
+        self._sum.update(reasons)
         self._units[unit] = reasons
 
     def so_far(self) -> Counter[str]:
-        return sum(self._units.values(), Counter())
+        return +self._sum
 
 
 # No core: a download waits, and any fraction of one would keep a whole core from scoring (1.2 of 2 busy against 1.9).
