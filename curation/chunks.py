@@ -8,12 +8,14 @@ without it there are no chunks.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
 
 from curation import ledger, urls
 from curation.judge import Thresholds
@@ -23,6 +25,14 @@ from shards.store import Store
 FOLDER: Final = "links/"
 PLAN: Final = FOLDER + "plan.json"
 DEFAULT_SIZE: Final = 1000
+
+#: Calls a function with each of many arguments; gives the results in order, however they are had.
+Spread = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Iterator[Any]]
+
+
+def in_turn(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+    """The plain `Spread`: one after the other, here."""
+    return (function(*call) for call in calls)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,19 +80,43 @@ def plan(
     size: int,
     thresholds: Thresholds,
     allow_private: bool,
+    spread: Spread = in_turn,
 ) -> Plan:
-    """Writes the chunks and, last, the plan. Raises ValueError for lists without a single row."""
+    """Writes the chunks and, last, the plan. Raises ValueError for lists without a single row.
+
+    The lists are read here, twice; `spread` calls what makes chunks of their lines.
+    """
     first = urls.first_occurrences(paths)
     if not len(first):
         raise ValueError(f"{', '.join(str(p) for p in paths)}: no rows; give a list with at least one URL")
-    links = urls.read_links(paths, source)
-    for number in range(-(-len(first) // size)):
-        batch = itertools.islice(links, size)
-        rows = [urls.first_row(link, bool(first[link.position]), thresholds, allow_private) for link in batch]
-        store.write(_chunk_name(unit_name(number)), ledger.encode(rows, (), {}))
+    calls = (
+        (store, number, lines, first[number * size : (number + 1) * size], source, size, thresholds, allow_private)
+        for number, lines in enumerate(urls.cut(paths, size))
+    )
+    for _ in spread(write_chunk, calls):
+        pass
     made = Plan(lists=describe(paths), source=source, chunk_size=size, rows=len(first))
     store.write(PLAN, json.dumps(asdict(made), indent=1, sort_keys=True).encode())
     return made
+
+
+def write_chunk(
+    store: Store,
+    number: int,
+    lines: Sequence[pa.RecordBatch],
+    first: np.ndarray,
+    source: str,
+    size: int,
+    thresholds: Thresholds,
+    allow_private: bool,
+) -> None:
+    """Chunk `number` of `size` lines. `first`: (rows,) bool, False where an earlier row of the lists has the URL."""
+    links = urls.links_of(lines, source, number * size)
+    rows = [
+        urls.first_row(link, bool(is_first), thresholds, allow_private)
+        for link, is_first in zip(links, first, strict=True)
+    ]
+    store.write(_chunk_name(unit_name(number)), ledger.encode(rows, (), {}))
 
 
 def read_plan(store: Store) -> Plan | None:

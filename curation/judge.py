@@ -111,7 +111,7 @@ def judge(row: Row, thresholds: Thresholds) -> Row:
     downloaded or scored) or NOT_STORED (passes, bytes not kept): `--retry-failed` does just those, and
     `judge --score` those that wait for scores of an original that was kept.
     """
-    if _is_fact(row):
+    if is_fact(row.stage, row.reason):
         return row
     refusal = _verdict(row, thresholds)
     if refusal is None:
@@ -119,12 +119,13 @@ def judge(row: Row, thresholds: Thresholds) -> Row:
     return replace(row, reason=refusal.reason, stage=refusal.stage, detail=refusal.detail)
 
 
-def _is_fact(row: Row) -> bool:
-    if row.reason is Reason.FORGOTTEN:
+def is_fact(stage: Stage, reason: Reason) -> bool:
+    """Whether a row that ended so does whatever the thresholds are."""
+    if reason is Reason.FORGOTTEN:
         return True
-    if row.stage is Stage.LIST:
-        return row.reason not in _DECLARED
-    return row.stage in (Stage.FETCH, Stage.DECODE, Stage.SCORE) and row.reason not in _REOPENED
+    if stage is Stage.LIST:
+        return reason not in _DECLARED
+    return stage in (Stage.FETCH, Stage.DECODE, Stage.SCORE) and reason not in _REOPENED
 
 
 def _verdict(row: Row, thresholds: Thresholds) -> Refusal | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -129,6 +129,23 @@ def read(store: Store, choice: Choice) -> Seen:
     return Seen(choice=choice, counts=counts, commits=tuple(commits), broken=broken)
 
 
+def retryable(store: Store, units: Iterable[str]) -> Iterator[str]:
+    """Those of the units that have a row which `--retry-failed` would take. Raises ValueError for a broken part."""
+    for unit, data in ledger.bodies(store, units):
+        try:
+            table = pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(["reason", "stored"], use_threads=False)
+        except (pa.ArrowInvalid, OSError) as error:
+            name = f"{store.root}/{ledger.part_name(unit)}"
+            raise ValueError(f"{name} is no ledger part ({error}): remove it and run the filter again") from error
+        if _sum(_again(table)):
+            yield unit
+
+
+def _again(table: pa.Table) -> pa.ChunkedArray:
+    """(rows,) bool: what failed for a passing reason and has no original here."""
+    return pc.and_(pc.is_in(table["reason"], _TRANSIENT), pc.invert(table["stored"]))
+
+
 def _bodies(store: Store, units: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """Whole parts: a part is small, and on S3 a second request costs more than the columns that it would spare."""
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="ledger") as pool:
@@ -147,14 +164,13 @@ def _commit(unit: str, table: pa.Table) -> Commit:
     looked_at = table["ended"].filter(pc.greater(table["ended"], 0.0))
     span = pc.min_max(looked_at).as_py() if len(looked_at) else {"min": 0.0, "max": 0.0}
     counted = {Reason(one["values"]): one["counts"] for one in pc.value_counts(table["reason"]).to_pylist()}
-    again = pc.and_(pc.is_in(table["reason"], _TRANSIENT), pc.invert(table["stored"]))
     kept = pc.equal(table["reason"], Reason.KEPT.value)
     return Commit(
         unit=unit,
         reasons=counted,
         kept_bytes=_sum(table["bytes"].filter(kept)),
         bytes_read=_sum(table["bytes_read"]),
-        retry=_sum(again),
+        retry=_sum(_again(table)),
         began=span["min"],
         ended=span["max"],
     )

@@ -29,7 +29,7 @@ from curation.judge import Thresholds
 from curation.records import Reason
 from curation.report import write_report
 from curation.scorers import ENGINES, resolve
-from curation.settle import Changes, settle
+from curation.settle import Changes
 from jobs import calibrate, metered, plan, status, terminal
 from jobs.shard import add_shard_flags, shard_and_report, shard_recipe
 from pipelines import claims, recipes, unit_log
@@ -38,6 +38,7 @@ from pipelines.lists import local_copies
 from pipelines.recipes import FilterRecipe
 from pipelines.rescore import Rescoring, rescore
 from pipelines.scoring import ScorerSpec, collect
+from pipelines.settling import settled
 from pipelines.shard import ShardJob
 from shards.store import Store
 
@@ -152,7 +153,7 @@ def _judge(flags: argparse.Namespace) -> None:
     elif not flags.dry_run:
         claims.reclaim(store, new, {})
     about = {"recipe": new.to_dict(), "weights": claims.weights(store)}
-    changes = settle(store, new.thresholds, new.near_duplicate_bits, new.metrics, about, write=not flags.dry_run)
+    changes = settled(store, new.thresholds, new.near_duplicate_bits, new.metrics, about, write=not flags.dry_run)
     _print_changes(changes, flags.dry_run)
 
 

@@ -6,7 +6,8 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -131,3 +132,18 @@ def each(task: Any, calls: Sequence[tuple[Any, ...]], watch: Callable[[int, int]
         yield ray.get(flying.pop(0))
         done += 1
         watch(len(calls), done)
+
+
+def spread(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+    """The results of a plain function called with each of `calls` on the cluster, in their order.
+
+    `calls` may be without end: a few more are taken than there are cores. What a call raises is raised here.
+    """
+    task = ray.remote(num_cpus=1, max_retries=20)(function)
+    flying: deque[Any] = deque()
+    for call in calls:
+        flying.append(task.remote(*call))
+        if len(flying) >= 2 * cores():
+            yield ray.get(flying.popleft())
+    while flying:
+        yield ray.get(flying.popleft())

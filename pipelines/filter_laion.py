@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,14 @@ import ray
 
 from curation import chunks, ledger, urls
 from curation.fetch import FetchSettings
-from curation.settle import Changes, settle
+from curation.progress import retryable
+from curation.settle import Changes
 from pipelines import claims, metering, unit_log
-from pipelines.cluster import connected, cores, here
+from pipelines.cluster import connected, cores, here, spread
 from pipelines.recipes import FilterRecipe
 from pipelines.scoring import ScorerSpec, publish
-from pipelines.units import Done, Progress, Setting, is_open, room, run_unit
+from pipelines.settling import settled
+from pipelines.units import Done, Progress, Setting, room, run_unit
 from shards.store import Store
 
 POLL_SECONDS = 0.5
@@ -53,8 +56,10 @@ Watch = Callable[[int, Counter[str]], None]
 Landed = Callable[[Done], None]
 
 
-def prepare(job: FilterJob) -> chunks.Plan:
+def prepare(job: FilterJob, stack: ExitStack) -> chunks.Plan:
     """Checks the lists and the store's claim, and cuts the lists into chunks where that is not yet done.
+
+    For that it needs Ray, which stays until the stack is closed.
 
     Raises ValueError: a list that can't be read, a store that belongs to another recipe or other lists.
     """
@@ -68,6 +73,7 @@ def prepare(job: FilterJob) -> chunks.Plan:
     if known is not None:
         _check_lists(job, known)
         return known
+    stack.enter_context(connected())
     return chunks.plan(
         job.store,
         job.lists,
@@ -75,6 +81,7 @@ def prepare(job: FilterJob) -> chunks.Plan:
         size=job.recipe.chunk_size,
         thresholds=job.recipe.thresholds,
         allow_private=job.fetching.allow_private_hosts,
+        spread=spread,
     )
 
 
@@ -86,12 +93,13 @@ def run(job: FilterJob, watch: Watch, landed: Landed = lambda _: None) -> Change
     Raises what `prepare` and `pipelines.units.run_unit` raise; all that was committed stays.
     """
     job.store.sweep()
-    plan = prepare(job)
-    pending = list(_pending(job, plan))
-    if pending:
-        with connected():
+    with ExitStack() as stack:
+        plan = prepare(job, stack)
+        pending = list(_pending(job, plan))
+        if pending:
+            stack.enter_context(connected())
             _run_units(job, plan, pending, watch, landed)
-    return settle(
+    return settled(
         job.store,
         job.recipe.thresholds,
         job.recipe.near_duplicate_bits,
@@ -116,13 +124,8 @@ def about(job: FilterJob) -> dict[str, Any]:
 def _pending(job: FilterJob, plan: chunks.Plan) -> Iterator[str]:
     """Units without a commit; in a retry also those with rows that failed for a passing reason."""
     committed = set(ledger.units(job.store))
-    for unit in plan.units():
-        if unit not in committed or (job.retry_failed and _has_transient(job.store, unit)):
-            yield unit
-
-
-def _has_transient(store: Store, unit: str) -> bool:
-    return any(is_open(row, retry_failed=True) for row in ledger.read(store, unit))
+    again = set(retryable(job.store, committed)) if job.retry_failed else frozenset[str]()
+    return (unit for unit in plan.units() if unit not in committed or unit in again)
 
 
 def _run_units(job: FilterJob, plan: chunks.Plan, pending: Sequence[str], watch: Watch, landed: Landed) -> None:

@@ -110,15 +110,20 @@ class Progress:
 
     def __init__(self) -> None:
         self._units: dict[str, Counter[str]] = {}
+        self._sum: Counter[str] = Counter()  # of 170,000 units: to add them up anew takes half a second each time
         self._begun: Counter[str] = Counter()
-        self._batches: dict[str, int] = {}
+        self._batches: dict[str, int] = {}  # of units that have some
 
     def begin(self, unit: str) -> None:
         self._begun[unit] += 1
 
     def tell(self, unit: str, reasons: Counter[str], batches: int = 0) -> None:
+        self._sum.subtract(self._units.get(unit, {}))
+        self._sum.update(reasons)
         self._units[unit] = reasons
-        self._batches[unit] = batches
+        self._batches.pop(unit, None)
+        if batches:
+            self._batches[unit] = batches
 
     def land(self, unit: str, reasons: Counter[str]) -> int:
         """The driver has it. How often it was begun: 1 also where the first try was told to one that died."""
@@ -130,7 +135,7 @@ class Progress:
         return sum(self._batches.values())
 
     def so_far(self) -> Counter[str]:
-        return sum(self._units.values(), Counter())
+        return +self._sum
 
 
 def room() -> dict[str, Any]:

@@ -95,9 +95,9 @@ def test_two_million_entries_take_about_a_minute_at_most() -> None:
     hashes[::2] = 1 << 63
     sha256, phash = _different_bytes(count), _digits(hashes)
     find_duplicates(sha256[:2], phash[:2])  # compile
-    start = time.perf_counter()
+    start = time.process_time()
     found = find_duplicates(sha256, phash)
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
     assert sum(entry is None for entry in found) == count // 2 + 1
 
 
@@ -113,9 +113,9 @@ def test_two_million_entries(spread: str) -> None:
         for _ in range(5):
             hashes[::2] ^= np.uint64(1) << rng.integers(0, 64, count // 2, dtype=np.uint64)
     sha256, phash = [str(i) for i in range(count)], _digits(hashes)
-    start = time.perf_counter()
+    start = time.process_time()
     found = find_duplicates(sha256, phash)
-    assert time.perf_counter() - start < 60
+    assert time.process_time() - start < 60
     assert all(entry is None or entry.distance <= DEFAULT_MAX_DISTANCE for entry in found)
 
 

@@ -1,0 +1,29 @@
+"""Settling on Ray where there is more than one group of parts; a small ledger is settled here, without one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+from curation import ledger
+from curation.judge import Thresholds
+from curation.settle import GROUP, Changes, settle
+from pipelines.cluster import connected, spread
+from shards.store import Store
+
+
+def settled(
+    store: Store,
+    thresholds: Thresholds,
+    max_distance: int,
+    metrics: tuple[str, ...],
+    about: Mapping[str, Any],
+    *,
+    write: bool = True,
+) -> Changes:
+    """`curation.settle.settle`, by as many workers as the cluster has cores."""
+    if len(list(islice(ledger.units(store), GROUP + 1))) <= GROUP:
+        return settle(store, thresholds, max_distance, metrics, about, write=write)
+    with connected():
+        return settle(store, thresholds, max_distance, metrics, about, write=write, spread=spread)
