@@ -19,12 +19,12 @@ from curation.fetch import FetchSettings
 from curation.fit import fit
 from curation.records import Row
 from curation.scorers import resolve
+from jobs.hostile_server import HttpServer
 from pipelines import recipes
 from pipelines.filter_laion import FilterJob
 from pipelines.recipes import FilterRecipe
 from pipelines.scoring import ScorerSpec
 from shards.store import LocalStore, Store, StoreError, Written, open_store
-from tests.http_server import HttpServer
 
 SIDE = 512  # pixels of the pictures here, and the smallest that is kept
 

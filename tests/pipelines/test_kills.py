@@ -26,9 +26,9 @@ from PIL import Image, ImageFilter
 
 from curation import ledger
 from curation.records import Reason, Row, Stage
+from jobs.hostile_server import HttpServer
 from pipelines.filter_laion import run
 from shards.store import LocalStore
-from tests.http_server import HttpServer
 from tests.pipelines.conftest import SIDE, World, encoded, rows_of, texture
 
 pytestmark = pytest.mark.slow
