@@ -35,6 +35,7 @@ from pipelines.units import Progress, Setting, is_open, run_unit
 from shards.store import Store
 
 POLL_SECONDS = 0.5
+LET_GO_SECONDS = 10.0  # for tasks that were told to end
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,16 +137,27 @@ def _run_units(job: FilterJob, plan: chunks.Plan, pending: Sequence[str], watch:
     # A unit begun before has a part; what is open in it is decided by the job, not by the unit.
     committed = set(ledger.units(job.store))
     rows = min(plan.rows, len(pending) * plan.chunk_size)
-    while True:
-        for unit in _taken(waiting, 1 + cores() - len(flying)):
-            again = replace(setting, retry_failed=unit in committed)
-            flying[run_unit.remote(unit, again, progress)] = unit
-        if not flying:
-            break
-        for landed in _landed(flying):
-            # told by the unit as well, but what it says last may come behind the question
-            progress.tell.remote(flying.pop(landed), ray.get(landed))
-        watch(rows, ray.get(progress.so_far.remote()))
+    try:
+        while True:
+            for unit in _taken(waiting, 1 + cores() - len(flying)):
+                again = replace(setting, retry_failed=unit in committed)
+                flying[run_unit.remote(unit, again, progress)] = unit
+            if not flying:
+                break
+            for landed in _landed(flying):
+                # told by the unit as well, but what it says last may come behind the question
+                progress.tell.remote(flying.pop(landed), ray.get(landed))
+            watch(rows, ray.get(progress.so_far.remote()))
+    except Exception:
+        _let_go(flying)
+        raise
+
+
+def _let_go(flying: Iterable[Any]) -> None:
+    """Ends units in flight: where the driver lives on, a unit would commit behind the next run's back."""
+    for unit in flying:
+        ray.cancel(unit, force=True)
+    ray.wait(list(flying), num_returns=len(list(flying)), timeout=LET_GO_SECONDS)
 
 
 def _taken(waiting: Iterator[str], wanted: int) -> Iterator[str]:
