@@ -81,10 +81,11 @@ def _chosen(only: Sequence[str]) -> list[Fault]:
 
 
 def _row(name: str, verdict: str, seconds: float, words: str) -> str:
-    """One line of the table, its last column folded to the terminal."""
+    """A row of the table, its last column folded to the terminal."""
     head = f"{name.ljust(_WIDTH)}  {verdict.ljust(7)}  {seconds:5.1f} s  "
     width = max(40, shutil.get_terminal_size().columns - len(head))
-    return textwrap.indent(textwrap.fill(words, width), " " * len(head)).replace(" " * len(head), head, 1)
+    folded = "\n".join(textwrap.fill(one, width) for one in words.splitlines())
+    return head + textwrap.indent(folded, " " * len(head)).lstrip(" ")
 
 
 @contextmanager

@@ -79,8 +79,13 @@ def judged(found: Found) -> tuple[Verdict, str]:
     if not found.struck:
         return Verdict.FAIL, f"the fault did not happen, {TRIES} times: nothing is proved"
     if found.broken:
-        return Verdict.FAIL, f"{found.struck}: {'; '.join(found.broken)}"
-    return Verdict.PASS, f"{found.struck}: {found.held}"
+        return Verdict.FAIL, "\n".join((found.struck, *found.broken))
+    return Verdict.PASS, f"{found.struck}\n{found.held}"
+
+
+def quoted(sentence: str) -> str:
+    """What a job said; empty for nothing."""
+    return f"“{sentence}”" if sentence else ""
 
 
 def _found(fault: Fault, toy: Toy) -> Found:

@@ -11,11 +11,10 @@ import zlib
 from collections.abc import Callable
 from typing import Final
 
-from curation import ledger
 from curation.records import Reason
 from jobs.bench_server import texture
 from jobs.drill_compare import different_bytes, different_rows, rows_of
-from jobs.drill_fault import Fault, Found
+from jobs.drill_fault import Fault, Found, quoted
 from jobs.drill_toy import SIDE, Toy, said
 from jobs.hostile_server import HttpServer
 from pipelines import demo_files as files
@@ -95,22 +94,16 @@ def dead_resolver(probe: str, toy: Toy) -> Found:
     urls = [f"http://drill-{number}.invalid/a.jpg" for number in range(NAMES)]
     store = LocalStore(toy.fresh("resolver") / "store")
     sentence = said(lambda: toy.filter(toy.job(store, urls, resolver_probe=probe)))
-    burnt = [
-        row.link.url for unit in ledger.units(store) for row in ledger.read(store, unit) if _unresolved(row.reason)
-    ]
+    burnt = [row for row in rows_of(store) if row.reason in (Reason.DNS_UNKNOWN_HOST, Reason.DNS_NO_ANSWER)]
     broken = [] if "DNS" in sentence else [f"no word of DNS: {sentence or 'nothing was said'}"]
     broken += [f"{len(burnt) - 2} links were written off"] if len(burnt) > 2 else []  # two share a chunk with others
     again = said(lambda: toy.filter_and_shard(toy.job(store, urls)))
     broken += [f"afterwards it said: {again}"] if again else as_undisturbed(toy, store, *urls)
     return Found(
-        struck=f"said: {sentence}" if sentence else "",
+        struck=quoted(sentence),
         held="no link written off; the same command goes on, all as undisturbed",
         broken=tuple(broken),
     )
-
-
-def _unresolved(reason: Reason) -> bool:
-    return reason in (Reason.DNS_UNKNOWN_HOST, Reason.DNS_NO_ANSWER)
 
 
 FAULTS: Final = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import io
 import os
 import subprocess
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from jobs.drill_compare import different_sets
-from jobs.drill_fault import Fault, Found
+from jobs.drill_fault import Fault, Found, quoted
 from jobs.drill_links import as_undisturbed
 from jobs.drill_toy import Toy, said
 from jobs.s3_proxy import S3Proxy, What
@@ -23,7 +24,7 @@ from shards.manifest import FOLDER, MANIFEST, read_manifest
 from shards.store import LocalStore, Store
 from shards.stream import Cache, Plan, Stream
 
-PLAN: Final = Plan(batch=2, window=8, crop=64, seed=1)
+PLAN: Final = Plan(batch=9, window=18, crop=64, seed=1)  # half of a shard leaves some of each batch
 _PUT, _GET = r"(PUT|POST) .*train-", r"GET .*train-"
 
 
@@ -71,7 +72,7 @@ def expired(times: int, toy: Toy) -> Found:
         again = said(lambda: toy.publish(target))
         broken += [f"afterwards it said: {again}"] if again else different_sets(toy.calm, target)
     return Found(
-        struck=f"said: {sentence}" if sentence else "",
+        struck=quoted(sentence),
         held="no manifest then; the same command published the set",
         broken=tuple(broken),
     )
@@ -129,7 +130,7 @@ def full_disk(size: str, toy: Toy) -> Found:
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=False)
     return Found(
-        struck=f"said: {sentence}" if sentence else "",
+        struck=quoted(sentence),
         held="with room the same command went on, all as undisturbed",
         broken=tuple(broken),
     )
@@ -139,7 +140,7 @@ def streamed(source: Store, cache: Cache | None = None) -> tuple[dict[str, int],
     """What an epoch had to skip, by cause, and each of its batches in a hash."""
     endpoint_url = getattr(source, "endpoint_url", None)
     stream = Stream(source.root, PLAN, cache=cache or Cache(folder=Path(), limit=0), endpoint_url=endpoint_url)
-    with contextlib.closing(stream):
+    with contextlib.closing(stream), contextlib.redirect_stderr(io.StringIO()):  # it warns of each skipped one
         batches = [
             hashlib.sha256(repr(one.samples).encode() + one.pixels.numpy().tobytes()).hexdigest() for one in stream
         ]

@@ -17,7 +17,7 @@ from dynet import checkpoint
 from dynet.model import DyNet
 from dynet.train import MOST_SKIPPED_IN_A_ROW
 from jobs.drill_compare import newest, not_finite
-from jobs.drill_fault import Fault, Found
+from jobs.drill_fault import Fault, Found, quoted
 from jobs.drill_toy import STEPS, TRAINING, Toy, said
 from shards.store import LocalStore
 
@@ -40,7 +40,8 @@ def spoilt(steps: range) -> Iterator[list[int]]:
         struck.append(calls - 1)
         return output * float("nan")
 
-    hook = register_module_forward_hook(spoil)
+    changing: Any = spoil  # its type says that a hook gives nothing, and what it gives is taken
+    hook = register_module_forward_hook(changing)
     try:
         yield struck
     finally:
@@ -81,7 +82,7 @@ def nan_for_good(steps: range, toy: Toy) -> Found:
     broken += [] if checkpoint.steps(out)[-1:] == [STEPS] else [f"there are checkpoints {checkpoint.steps(out)}"]
     broken += [] if out.read(name) == toy.calm_run.read(name) else ["the checkpoint before was touched"]
     return Found(
-        struck=f"said: {sentence}" if struck else "",
+        struck=quoted(sentence) if struck else "",
         held="the checkpoint before stands",
         broken=tuple(broken),
     )
@@ -102,7 +103,7 @@ def altered_weights(flip: int, toy: Toy) -> Found:
     broken += [f"{asked} downloads before"] if asked else []
     broken += ["a store was begun"] if next(iter(store.list("")), None) else []
     return Found(
-        struck=f"said: {_first_clause(sentence)}" if flip else "",
+        struck=quoted(_first_clause(sentence)) if flip else "",
         held="no download, no store",
         broken=tuple(broken),
     )

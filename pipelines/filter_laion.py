@@ -149,15 +149,16 @@ def _run_units(job: FilterJob, plan: chunks.Plan, pending: Sequence[str], watch:
                 progress.tell.remote(flying.pop(landed), ray.get(landed))
             watch(rows, ray.get(progress.so_far.remote()))
     except Exception:
-        _let_go(flying)
+        _let_go(list(flying))
         raise
 
 
-def _let_go(flying: Iterable[Any]) -> None:
-    """Ends units in flight: where the driver lives on, a unit would commit behind the next run's back."""
+def _let_go(flying: list[Any]) -> None:
+    """Ends units in flight: where the driver lives on, one would commit behind the next run's back."""
     for unit in flying:
         ray.cancel(unit, force=True)
-    ray.wait(list(flying), num_returns=len(list(flying)), timeout=LET_GO_SECONDS)
+    if flying:
+        ray.wait(flying, num_returns=len(flying), timeout=LET_GO_SECONDS)
 
 
 def _taken(waiting: Iterator[str], wanted: int) -> Iterator[str]:
