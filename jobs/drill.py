@@ -64,13 +64,27 @@ def _drill(flags: argparse.Namespace, results: list[Result]) -> None:
     with _toy(flags) as toy:
         print(_row("undisturbed", "done", time.monotonic() - begun, f"in {toy.folder}, {toy.machines} machine(s)"))
         for fault in faults:
-            results.append(tried(fault, toy))
+            with _quiet(toy.folder / "stderr.log"):
+                results.append(tried(fault, toy))
             one = results[-1]
             print(_row(one.name, one.verdict.value, one.seconds, one.words), flush=True)
     counts = Counter(one.verdict.value for one in results)
     print(f"{', '.join(f'{count} {word}' for word, count in counts.items())}; {time.monotonic() - begun:.0f} s")
     if not flags.out and counts[Verdict.FAIL.value]:
         print("give --out DIR to keep what a failed one left")
+
+
+@contextmanager
+def _quiet(log: Path) -> Iterator[None]:
+    """What Ray has to say meanwhile of killed workers goes into a file, not into the table."""
+    kept = os.dup(2)
+    with log.open("ab") as sink:
+        os.dup2(sink.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _chosen(only: Sequence[str]) -> list[Fault]:
@@ -98,7 +112,7 @@ def _toy(flags: argparse.Namespace) -> Iterator[Toy]:
     mark = secrets.token_hex(8)
     with ExitStack() as stack:
         folder = _folder(flags.out, stack)
-        server = stack.enter_context(HttpServer(address=flags.serve_on))
+        server = stack.enter_context(_served(flags.serve_on))
         stack.enter_context(connected({MARK: mark}))
         machines = _check_reach(server, folder)
         s3, no_s3 = _s3(flags, stack)
@@ -117,6 +131,14 @@ def _toy(flags: argparse.Namespace) -> Iterator[Toy]:
         yield toy
 
 
+def _served(address: str) -> HttpServer:
+    """Raises ValueError for an address that isn't this machine's."""
+    try:
+        return HttpServer(address=address)
+    except OSError as error:
+        raise ValueError(f"--serve-on {address}: this machine can't listen there ({error.strerror})") from error
+
+
 def _folder(out: Path | None, stack: ExitStack) -> Path:
     """A new one in --out, or a temporary one that goes with the drill."""
     if out is None:
@@ -125,9 +147,8 @@ def _folder(out: Path | None, stack: ExitStack) -> Path:
     return Path(tempfile.mkdtemp(prefix="drill-", dir=out.absolute()))
 
 
-@ray.remote(num_cpus=0)
-def reach(url: str, file: str) -> str:
-    """What this node lacks of what the drill's workers need: empty for nothing."""
+def lacks(url: str, file: str) -> str:
+    """What this machine lacks of what the drill's workers need: empty for nothing."""
     try:
         urllib.request.urlopen(url, timeout=5).close()
     except OSError as error:
@@ -141,14 +162,14 @@ def _check_reach(server: HttpServer, folder: Path) -> int:
     seen.touch()
     nodes = [node for node in ray.nodes() if node["Alive"]]
     asked = [
-        reach.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-            server.url("/pixel/reach"), str(seen)
-        )
+        ray.remote(lacks)
+        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+        .remote(server.url("/pixel/reach"), str(seen))
         for node in nodes
     ]
-    for node, lacks in zip(nodes, ray.get(asked), strict=True):
-        if lacks:
-            raise ValueError(f"node {node['NodeManagerAddress']} {lacks}")
+    for node, missing in zip(nodes, ray.get(asked), strict=True):
+        if missing:
+            raise ValueError(f"node {node['NodeManagerAddress']} {missing}")
     return len({node["NodeManagerAddress"] for node in nodes})
 
 

@@ -40,8 +40,8 @@ class Trouble:
 
 def flaky_s3(troubles: Sequence[Trouble], toy: Toy) -> Found:
     """Publishing to and streaming from an S3 that is in trouble: neither may notice."""
-    assert toy.s3 is not None, "hinders() says so"
-    with S3Proxy(toy.s3.endpoint_url or "") as proxy:
+    assert toy.s3 is not None and toy.s3.endpoint_url is not None, "hinders() says so"
+    with S3Proxy(toy.s3.endpoint_url) as proxy:
         target = toy.target("s3", proxy.endpoint_url)
         for one in troubles:
             proxy.fail(one.what, times=one.times, match=one.match, at=one.at)
@@ -61,8 +61,8 @@ def flaky_s3(troubles: Sequence[Trouble], toy: Toy) -> Found:
 
 def expired(times: int, toy: Toy) -> Found:
     """Credentials that expire while shards are sent; then they are renewed and the same command is given."""
-    assert toy.s3 is not None, "hinders() says so"
-    with S3Proxy(toy.s3.endpoint_url or "") as proxy:
+    assert toy.s3 is not None and toy.s3.endpoint_url is not None, "hinders() says so"
+    with S3Proxy(toy.s3.endpoint_url) as proxy:
         target = toy.target("expired", proxy.endpoint_url)
         proxy.fail(What.EXPIRED, times=times, match=_PUT)
         sentence = said(lambda: toy.publish(target))
@@ -158,8 +158,11 @@ def _names(findings: Sequence[fsck.Finding], name: str) -> bool:
     return any(one.kind is Kind.TRUNCATED and name.endswith(one.name) for one in findings)
 
 
-def _no_s3(toy: Toy) -> str:
-    return toy.no_s3
+def _no_proxy(toy: Toy) -> str:
+    """A proxy makes the faults: what stands behind it has to take requests that were signed for the proxy's address."""
+    if toy.s3 is None or (toy.s3.endpoint_url or "").startswith("http://"):
+        return toy.no_s3
+    return "over TLS nothing can stand between: give an --endpoint-url with http://, or leave out --s3"
 
 
 def _no_small_disk(toy: Toy) -> str:
@@ -180,7 +183,7 @@ FAULTS: Final = (
             flaky_s3,
             (Trouble(what=What.SLOW_DOWN, match=_PUT, times=6), Trouble(what=What.SLOW_DOWN, match=_GET, times=3)),
         ),
-        hinders=_no_s3,
+        hinders=_no_proxy,
     ),
     Fault(
         name="s3-resets",
@@ -193,13 +196,13 @@ FAULTS: Final = (
                 Trouble(what=What.RESET_RESPONSE, match=_GET, times=2),
             ),
         ),
-        hinders=_no_s3,
+        hinders=_no_proxy,
     ),
     Fault(
         name="expired-credentials",
         does="ExpiredToken while shards are sent: one sentence, no manifest, and it goes on",
         run=functools.partial(expired, -1),
-        hinders=_no_s3,
+        hinders=_no_proxy,
     ),
     Fault(
         name="torn-shard",

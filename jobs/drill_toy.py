@@ -50,6 +50,7 @@ from shards.transfer import How
 SIDE: Final = 512  # pixels, of a patch, and the smallest that is kept
 KEPT: Final = 9  # of the links
 STEPS: Final = 8
+_SAYS: Final = "drilled"  # before a job's one sentence
 #: NIQE's bound is far above what its model, made of three pictures, gives: the drill is not about taste.
 RECIPE: Final = FilterRecipe(
     thresholds=recipes.thresholds({"jpeg_quality": 60.0, "niqe": 1000.0}, min_res=SIDE), chunk_size=5, source="drill"
@@ -75,7 +76,6 @@ class S3Place:
 
     root: str
     endpoint_url: str | None
-    resigns: bool = False  # whether a proxy before it has to sign requests anew: it checks what host they were for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -197,10 +197,11 @@ def undisturbed(toy: Toy) -> None:
 def said(work: Callable[[], None]) -> str:
     """What a job says on the terminal as it ends badly, in its one sentence; empty where it ends well."""
     with contextlib.redirect_stderr(io.StringIO()) as words:
-        status = terminal.guarded("drill", work)
+        status = terminal.guarded(_SAYS, work)
     if status == terminal.STOPPED:
         raise KeyboardInterrupt
-    return words.getvalue().strip().removeprefix("drill: ")
+    lines = words.getvalue().splitlines()  # Ray's own threads write there, too
+    return next((line.removeprefix(f"{_SAYS}: ") for line in lines if line.startswith(f"{_SAYS}: ")), "")
 
 
 def add_pictures(server: HttpServer) -> tuple[str, ...]:
