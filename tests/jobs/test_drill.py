@@ -195,7 +195,8 @@ def test_a_published_set_is_whole_the_same_and_read_to_the_end(tmp_path: Path) -
     assert drill_store.different_stream(calm, target) == []
     assert drill_store.different_stream(calm, another) == ["other batches came"]
     name = FOLDER + read_manifest(target).shards[0].name
-    target.write(name, target.read(name)[:-9000])
+    body = target.read(name)
+    target.write(name, body[: len(body) // 2])
     assert drill_compare.different_sets(calm, target) == ["train-000000.tar is not what the manifest says"]
     assert any("skipped" in one for one in drill_store.different_stream(calm, target))
 
