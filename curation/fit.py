@@ -114,7 +114,7 @@ def fit(pictures: Sequence[Path | np.ndarray], out: Path) -> Fitted:
     blocks, samples, targets = _pooled(measured, len(pictures))
     model = train(samples, targets)
     coefficients, vectors = exported(model, samples)
-    files = {NIQE_FILE: _niqe_bytes(blocks), BRISQUE_FILE: _brisque_bytes(coefficients, vectors)}
+    files = {NIQE_FILE: niqe_bytes(blocks), BRISQUE_FILE: _brisque_bytes(coefficients, vectors)}
     fitted = Fitted(
         pictures=len(measured),
         flat=len(pictures) - len(measured),
@@ -324,7 +324,8 @@ def exported(model: SVR, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return coefficients, samples[model.support_[real] - 1].astype(np.float32)
 
 
-def _niqe_bytes(blocks: np.ndarray) -> bytes:
+def niqe_bytes(blocks: np.ndarray) -> bytes:
+    """NIQE's weight file from the features (n, 36) of sharp blocks."""
     buffer: Any = io.BytesIO()  # savemat takes one, its type stubs don't say so
     model = {"mu_prisparam": blocks.mean(axis=0, keepdims=True), "cov_prisparam": np.cov(blocks, rowvar=False)}
     scipy.io.savemat(buffer, model)

@@ -7,7 +7,7 @@ import math
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -24,10 +24,11 @@ OOM_RETRIES: Final = 3  # of a task that was killed for memory; then its picture
 
 
 @contextmanager
-def connected() -> Iterator[bool]:
+def connected(env: Mapping[str, str] | None = None) -> Iterator[bool]:
     """Connects to the cluster of `RAY_ADDRESS` or of this machine, or starts a local one; disconnects after.
 
-    Gives whether it was started here, and so will never have more than this machine.
+    Gives whether it was started here, and so will never have more than this machine. `env`: variables that this job's
+    workers have and no others.
 
     Inside another Ray program (a notebook, a test) its connection is used and left open. Raises ValueError where
     there is no Ray to be had.
@@ -39,7 +40,13 @@ def connected() -> Iterator[bool]:
     os.environ.setdefault("RAY_task_oom_retries", str(OOM_RETRIES))
     try:
         # A local dashboard is ten processes and 1 GB that nobody asked for.
-        ray.init(address(), include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        ray.init(
+            address(),
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            runtime_env={"env_vars": dict(env)} if env else None,
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = os.environ.get("RAY_ADDRESS", "this machine")
         raise ValueError(

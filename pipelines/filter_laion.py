@@ -38,6 +38,7 @@ from pipelines.units import Done, Progress, Setting, room, run_unit
 from shards.store import Store
 
 POLL_SECONDS = 0.5
+LET_GO_SECONDS = 10.0  # for tasks that were told to end
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,20 +144,32 @@ def _run_units(job: FilterJob, plan: chunks.Plan, pending: Sequence[str], watch:
     # A unit begun before has a part; what is open in it is decided by the job, not by the unit.
     committed = set(ledger.units(job.store))
     rows = min(plan.rows, len(pending) * plan.chunk_size)
-    while True:
-        for unit in _taken(waiting, 1 + cores() - len(flying)):
-            again = replace(setting, retry_failed=unit in committed)
-            flying[run_unit.options(**room()).remote(unit, again, progress)] = unit
-        if not flying:
-            break
-        for ready in _landed(flying):
-            done = _ended(ready, flying.pop(ready), progress)
-            left -= 1
-            metering.landed(done)
-            unit_log.landed(done)
-            landed(done)
-        metering.queues(left - len(flying), len(flying), ray.get(progress.batches.remote()))
-        watch(rows, ray.get(progress.so_far.remote()))
+    try:
+        while True:
+            for unit in _taken(waiting, 1 + cores() - len(flying)):
+                again = replace(setting, retry_failed=unit in committed)
+                flying[run_unit.options(**room()).remote(unit, again, progress)] = unit
+            if not flying:
+                break
+            for ready in _landed(flying):
+                done = _ended(ready, flying.pop(ready), progress)
+                left -= 1
+                metering.landed(done)
+                unit_log.landed(done)
+                landed(done)
+            metering.queues(left - len(flying), len(flying), ray.get(progress.batches.remote()))
+            watch(rows, ray.get(progress.so_far.remote()))
+    except Exception:
+        _let_go(list(flying))
+        raise
+
+
+def _let_go(flying: list[Any]) -> None:
+    """Ends units in flight: where the driver lives on, one would commit behind the next run's back."""
+    for unit in flying:
+        ray.cancel(unit, force=True)
+    if flying:
+        ray.wait(flying, num_returns=len(flying), timeout=LET_GO_SECONDS)
 
 
 def _ended(ready: Any, unit: str, progress: Any) -> Done:

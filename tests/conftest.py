@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
 
+from jobs.loopback_s3 import free_port as free_port
+from jobs.loopback_s3 import loopback_s3, make_bucket
 from shards.store import Store, open_store
 
 # moto takes any; set before a Ray is started, so that its workers have them too
@@ -36,11 +30,6 @@ def photos() -> Path:
     return folder
 
 
-@functools.cache
-def _client(endpoint_url: str) -> Any:
-    return boto3.client("s3", endpoint_url=endpoint_url)
-
-
 @dataclass(frozen=True)
 class S3Server:
     """A running S3 server on loopback."""
@@ -49,26 +38,14 @@ class S3Server:
 
     def bucket(self, name: str) -> str:
         """Makes a bucket; its s3:// URL."""
-        _client(self.endpoint_url).create_bucket(Bucket=name)
-        return f"s3://{name}"
+        return make_bucket(self.endpoint_url, name)
 
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """moto's S3, in a process of its own, spoken to over HTTP. It takes parts of 256 KiB, where AWS wants 5 MiB."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "S3_UPLOAD_PART_MIN_SIZE": str(1 << 18)},
-    )
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/moto-api/")
-        yield S3Server(endpoint_url=f"http://127.0.0.1:{port}")
-    finally:
-        process.kill()
-        process.wait()
+    with loopback_s3() as endpoint_url:
+        yield S3Server(endpoint_url=endpoint_url)
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -79,22 +56,3 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     server: S3Server = request.getfixturevalue("s3_server")
     bucket = server.bucket("b" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20])
     return open_store(f"{bucket}/some/prefix", server.endpoint_url)
-
-
-def free_port() -> int:
-    """A port that nobody listens on, at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)

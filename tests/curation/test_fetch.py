@@ -14,7 +14,7 @@ import pytest
 
 from curation.fetch import FetchSettings, ResolverDown, fetch
 from curation.records import Fetched, Link, Reason, Stage, url_key
-from tests.http_server import PIXEL, HttpServer
+from jobs.hostile_server import PIXEL, HttpServer
 
 LOOPBACK = frozenset({"127.0.0.1"})
 ROOT = Path(__file__).resolve().parents[2]

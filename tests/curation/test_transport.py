@@ -23,7 +23,7 @@ from curation.glance import LOOKS, unseen
 from curation.hosts import Resolver
 from curation.records import Reason, Refusal, Seen, Stage
 from curation.transport import Answer, Transport, parse_target
-from tests.http_server import PIXEL, HttpServer
+from jobs.hostile_server import PIXEL, HttpServer
 
 Look = Callable[..., list[Any]]
 

@@ -27,12 +27,12 @@ import pytest
 
 from curation.records import Reason
 from jobs import filter_laion
+from jobs.hostile_server import HttpServer
 from pipelines import claims
 from pipelines import filter_laion as pipeline
 from shards import manifest
 from shards.store import LocalStore, open_store
 from tests.conftest import S3Server
-from tests.http_server import HttpServer
 from tests.jobs.conftest import Said
 from tests.pipelines.conftest import SIDE, encoded, rows_of, texture
 

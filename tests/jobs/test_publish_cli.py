@@ -21,6 +21,7 @@ import pytest
 from curation import ledger
 from curation.records import Link, Reason, Row, Stage, url_key
 from jobs import publish as command
+from jobs.s3_proxy import S3Proxy, What
 from pipelines import card, claims
 from pipelines.recipes import demo
 from shards import s3
@@ -28,7 +29,6 @@ from shards.manifest import MANIFEST, read_manifest
 from shards.store import LocalStore, open_store
 from tests.conftest import S3Server
 from tests.jobs.test_filter_cli import call, contents
-from tests.s3_proxy import S3Proxy, What
 from tests.sets import write_set
 
 SAMPLES = 9

@@ -27,9 +27,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation.records import Reason
+from jobs.hostile_server import HttpServer
 from shards.manifest import read_manifest
 from shards.store import Store, open_store
-from tests.http_server import HttpServer
 from tests.pipelines.conftest import SIDE, encoded, prior, rows_of, texture
 
 __all__ = ["prior"]  # the fixture

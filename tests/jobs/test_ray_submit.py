@@ -27,10 +27,10 @@ import pytest
 import yaml
 
 from curation.records import Reason
+from jobs.hostile_server import HttpServer
 from shards.manifest import read_manifest
 from shards.store import open_store
 from tests.conftest import free_port
-from tests.http_server import HttpServer
 from tests.pipelines.conftest import SIDE, encoded, prior, rows_of, texture
 
 __all__ = ["prior"]  # the fixture

@@ -14,17 +14,16 @@ import pytest
 import ray
 from PIL import Image
 
-from curation import ledger
 from curation.fetch import FetchSettings
 from curation.fit import fit
-from curation.records import Row
 from curation.scorers import resolve
+from jobs.drill_compare import rows_of as rows_of
+from jobs.hostile_server import HttpServer
 from pipelines import recipes
 from pipelines.filter_laion import FilterJob
 from pipelines.recipes import FilterRecipe
 from pipelines.scoring import ScorerSpec
 from shards.store import LocalStore, Store, StoreError, Written, open_store
-from tests.http_server import HttpServer
 
 SIDE = 512  # pixels of the pictures here, and the smallest that is kept
 
@@ -108,13 +107,6 @@ class World:
 def world(tmp_path: Path, prior: Path) -> Iterator[World]:
     with HttpServer() as server:
         yield World(server=server, folder=tmp_path, prior=prior)
-
-
-def rows_of(store: Store) -> list[Row]:
-    """All rows of a store's ledger, in list order."""
-    return sorted(
-        (row for unit in ledger.units(store) for row in ledger.read(store, unit)), key=lambda row: row.link.position
-    )
 
 
 class Stopped(StoreError):

@@ -16,7 +16,7 @@ import ray
 import webdataset
 from PIL import Image, ImageFilter
 
-from curation import originals
+from curation import ledger, originals
 from curation.records import Reason, Row, Stage
 from curation.scorers import resolve
 from pipelines import claims, recipes
@@ -223,6 +223,21 @@ def test_a_dead_resolver_stops_the_run_and_burns_no_link(world: World) -> None:
     with pytest.raises(RuntimeError, match="DNS"):
         run(job, quiet)
     assert not rows_of(job.store)
+
+
+def test_a_run_that_fails_lets_go_of_the_chunks_in_flight(world: World) -> None:
+    """In a Ray that lives on they would commit behind the back of the next run, which settles the same ledger."""
+    world.fetching = replace(world.fetching, resolver_probe="nobody.invalid", deadline=60.0, read_timeout=30.0)
+    world.urls += [f"http://nobody-{number}.invalid/a.jpg" for number in range(5)]
+    world.urls += [world.server.url(f"/never/{number}") for number in range(5)]
+    job = world.job(recipe=world.recipe(chunk_size=5))
+    with pytest.raises(RuntimeError, match="DNS"):
+        go(job)
+    ends = time.monotonic() + 10
+    while world.server.now and time.monotonic() < ends:  # who waits for an answer has hung up
+        time.sleep(0.05)
+    assert world.server.now == 0
+    assert list(ledger.units(job.store)) == []
 
 
 @pytest.mark.parametrize("kind", ["local", "s3"])

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +25,11 @@ import pytest
 from PIL import Image, ImageFilter
 
 from curation import ledger
-from curation.records import Reason, Row, Stage
+from curation.records import Reason, Stage
+from jobs.drill_compare import undated
+from jobs.hostile_server import HttpServer
 from pipelines.filter_laion import run
 from shards.store import LocalStore
-from tests.http_server import HttpServer
 from tests.pipelines.conftest import SIDE, World, encoded, rows_of, texture
 
 pytestmark = pytest.mark.slow
@@ -256,13 +257,6 @@ def command(world: World, store: Path) -> list[str]:
     bounds = ["--threshold", "niqe=30", "--threshold", "brisque=200"]
     lists = ["--urls", *map(str, world.lists())]
     return [sys.executable, "-m", "jobs.filter_laion", *lists, *words, *bounds, "--allow-private-hosts"]
-
-
-def undated(rows: list[Row]) -> list[str]:
-    """What the contract promises of a ledger: all but when it was, how long it took and how often it was tried."""
-    return [
-        repr(replace(row, seconds=0.0, ended=0.0, attempts=0, bytes_read=0, bytes_spared=0)) for row in rows
-    ]  # as text, NaN equals NaN
 
 
 def test_killed_at_twenty_moments_the_end_is_that_of_an_undisturbed_run(world: World) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from jobs.s3_proxy import S3Proxy
 from shards import s3
 from tests.conftest import S3Server
-from tests.s3_proxy import S3Proxy
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,13 @@ import boto3
 import numpy as np
 import pytest
 
+from jobs.s3_proxy import S3Proxy, What
 from shards import s3
 from shards.errors import StoreError
 from shards.multipart import Sender, Stopped
 from shards.seal import Seal, seal
 from shards.store import S3Store, open_store
 from tests.conftest import S3Server
-from tests.s3_proxy import S3Proxy, What
 
 PART = 1 << 18  # bytes: the least that the test's server takes
 NAME = "shards/train-000000.tar"

@@ -15,6 +15,7 @@ import boto3
 import numpy as np
 import pytest
 
+from jobs.s3_proxy import S3Proxy, What
 from shards import manifest
 from shards.errors import StoreError
 from shards.manifest import FOLDER, MANIFEST, Manifest, Part, Shard, Source, Version
@@ -22,7 +23,6 @@ from shards.publish import CARD, METADATA, Published, publish, publish_metadata
 from shards.store import LocalStore, Store, open_store
 from shards.transfer import How
 from tests.conftest import S3Server
-from tests.s3_proxy import S3Proxy, What
 
 PART = 1 << 18  # bytes: the least that the test's server takes
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import boto3
 import pytest
 
+from jobs.s3_proxy import S3Proxy, What
 from shards import manifest
 from shards.manifest import MANIFEST
 from shards.store import LocalStore, S3Store, Store, open_store
 from tests.conftest import free_port
-from tests.s3_proxy import S3Proxy, What
 from tests.shards.test_publish import exactly, make_set, seen, send
 
 pytestmark = pytest.mark.slow

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.s3_proxy import S3Proxy, What
 from shards import s3
 from shards.store import LocalStore, Store, StoreError, open_store
 from tests.conftest import S3Server
-from tests.s3_proxy import S3Proxy, What
 
 
 def test_what_is_written_is_read_whole_and_in_ranges(store: Store, tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from jobs.s3_proxy import S3Proxy, What
 from shards.manifest import FOLDER, read_manifest
 from shards.store import LocalStore, S3Store
 from shards.stream import Batch, Cache, Plan, Stream, StreamError
 from tests.conftest import S3Server
-from tests.s3_proxy import S3Proxy, What
 from tests.sets import write_set
 
 pytestmark = pytest.mark.slow  # a minute of waiting for retries
