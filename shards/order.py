@@ -21,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.random.bit_generator import ISeedSequence
 
+from shards import philox
 from shards.patches import Box
 
 DEFAULT_WINDOW: Final = 1 << 15  # samples: some 2 GB of patches
@@ -115,7 +116,7 @@ def shuffled(count: int, drawn: str) -> np.ndarray:
 
 def crop_box(seed: int, epoch: int, sample: str, patch: int, size: int) -> Box:
     """Where this epoch's crop of `size` lies in a sample of `patch` pixels a side: any place, equally likely."""
-    top, left = _philox(f"{seed}/{epoch}/crop/{sample}").random_raw(2).tolist()
+    top, left = philox.first_two(_key(f"{seed}/{epoch}/crop/{sample}"))
     places = patch - size + 1
     return Box(top=top % places, left=left % places, size=size)
 
@@ -124,12 +125,17 @@ class _Key(ISeedSequence):
     """Gives Philox its key. Handed over as `key=` it takes three times as long: the system is asked for a seed too."""
 
     def __init__(self, drawn: str) -> None:
-        self._words = np.frombuffer(hashlib.sha256(drawn.encode()).digest(), "<u8", 2)
+        self._words = _key(drawn)
 
     def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
         """Philox asks for its key, two words of 64 bits."""
         assert (n_words, np.dtype(dtype)) == (2, np.dtype(np.uint64)), "another NumPy asks for something else"
         return self._words
+
+
+def _key(drawn: str) -> np.ndarray:
+    """(2,) uint64."""
+    return np.frombuffer(hashlib.sha256(drawn.encode()).digest(), "<u8", 2)
 
 
 def _philox(drawn: str) -> np.random.Philox:
