@@ -24,6 +24,7 @@ from numpy.random.bit_generator import ISeedSequence
 from shards import philox
 from shards.patches import Box
 
+_WORD: Final = np.dtype("<u8")
 DEFAULT_WINDOW: Final = 1 << 15  # samples: some 2 GB of patches
 
 
@@ -135,7 +136,7 @@ class _Key(ISeedSequence):
 
 def _key(drawn: str) -> np.ndarray:
     """(2,) uint64."""
-    return np.frombuffer(hashlib.sha256(drawn.encode()).digest(), "<u8", 2)
+    return np.frombuffer(hashlib.sha256(drawn.encode()).digest(), _WORD, 2)
 
 
 def _philox(drawn: str) -> np.random.Philox:

@@ -8,10 +8,8 @@ around the search 7: together a fifth of what the decoder takes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-import numba
 import numpy as np
 
 from shards.patches import Box
@@ -22,9 +20,11 @@ _MOST_EXTENT: Final = 4096  # pixels a side, as in `shards.crops`
 _BEYOND: Final = 1  # pixels that chroma upsampling reads on each side
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A smaller JPEG in the memory that was given, and where in its pixels the crop begins."""
+class Part(NamedTuple):
+    """A smaller JPEG in memory that is used again, and where in its pixels the crop begins.
+
+    A tuple, since one is made a sample: a frozen dataclass takes 1 us more.
+    """
 
     coded: np.ndarray
     height: int
