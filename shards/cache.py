@@ -57,7 +57,7 @@ class Cache:
         return path
 
     def open(self, shard: Shard) -> int | None:
-        """A descriptor of the shard's file, for `part_of`; None where it isn't here, or can't be used.
+        """A descriptor of the shard's file; None where it isn't here, or can't be used.
 
         That it was asked for is remembered. Whoever holds it open holds its place on the disk, too.
         """
@@ -154,10 +154,9 @@ class Cache:
         return [path for last, _, path in _listed(self.folder.glob(f"{_TEMPORARY}*")) if last < before]
 
 
-def part_of(file: int, offset: int, size: int) -> tuple[bytes, bool]:
-    """A part of an open shard, and whether nobody has written to it since its SHA-256 was checked. Raises OSError."""
-    data = os.pread(file, size, offset)
-    return data, os.fstat(file).st_mtime_ns == _CHECKED
+def is_checked(file: int) -> bool:
+    """Whether nobody has written to an open shard of the cache since its SHA-256 was checked."""
+    return os.fstat(file).st_mtime_ns == _CHECKED
 
 
 def _name(shard: Shard) -> str:

@@ -116,6 +116,22 @@ def decode_crop_into(pixels: np.ndarray, data: bytes, suffix: str, box: Box) -> 
     pixels[:] = _crop(data, suffix, box)
 
 
+def decode_part_into(pixels: np.ndarray, file: int, offset: int, size: int, box: Box) -> bool:
+    """`decode_crop_into` of a JPEG of `size` bytes in an open file, reading no more of it than its headers and some rows.
+
+    False, and nothing done, where that can't be: it is none of today's `shards.codec`, or damaged, or the file is.
+    """
+    try:
+        part = _scratch.parts.part_of(file, offset, size, box)
+        if part is None:
+            return False
+        decoded = _turbo("jpeg", part.coded, part.height, part.width)
+    except (DecodeError, OSError):
+        return False
+    pixels[:] = _window(decoded, part.top, part.left, box.size)
+    return True
+
+
 def _crop(data: bytes, suffix: str, box: Box) -> np.ndarray:
     """A window of decoded pixels, in memory that this thread's next crop may use."""
     if suffix == "jpg":

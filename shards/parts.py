@@ -8,15 +8,22 @@ around the search 7: together a fifth of what the decoder takes.
 
 from __future__ import annotations
 
+import os
+
 from typing import Final, NamedTuple
 
 import numpy as np
 
+from shards.entropy import ROWS
 from shards.patches import Box
 from shards.segments import compiled, find, gather_into
 
 _MOST_SEGMENTS: Final = 1 << 12  # of a patch: 512 x 512 have 512 at most
 _MOST_EXTENT: Final = 4096  # pixels a side, as in `shards.crops`
+_HEAD: Final = 1024  # bytes that hold the headers of a patch
+_WHOLE: Final = 1 << 62
+_MARKER: Final = 2  # bytes
+_APP: Final = 0xFFEF  # APP15
 _BEYOND: Final = 1  # pixels that chroma upsampling reads on each side
 
 
@@ -38,7 +45,8 @@ class Maker:
 
     def __init__(self, most: int) -> None:
         """`most`: bytes of a patch; longer ones are left to others."""
-        self._coded = np.empty(most, np.uint8)
+        self._coded, self._read = np.empty(most, np.uint8), np.empty(most, np.uint8)
+        self._into = memoryview(self._read)
         self._ends = np.empty(_MOST_SEGMENTS + 1, np.int64)
         self._place = np.empty(4, np.int64)
 
@@ -46,85 +54,169 @@ class Maker:
         """The part that has the pixels of `box`, or None: see the module."""
         if len(data) > len(self._coded):
             return None
-        whole = np.frombuffer(data, np.uint8)
-        size = _make(whole, box.top, box.left, box.size, self._ends, self._place, self._coded)
+        return self._made(np.frombuffer(data, np.uint8), box, _WHOLE)
+
+    def part_of(self, file: int, offset: int, size: int, box: Box) -> Part | None:
+        """The same of a JPEG in an open file, of which no more is read than its headers and the rows under the crop.
+
+        None also where it doesn't say how long its rows are. Raises OSError.
+        """
+        if size > len(self._read):
+            return None
+        head = os.preadv(file, [self._into[: min(_HEAD, size)]], offset)
+        start, stop = _wanted(self._read[:size], head, box.top, box.left, box.size)
+        if not start or os.preadv(file, [self._into[start:stop]], offset + start) < stop - start:
+            return None
+        return self._made(self._read[:size], box, head)
+
+    def _made(self, data: np.ndarray, box: Box, head: int) -> Part | None:
+        size = _make(data, head, box.top, box.left, box.size, self._ends, self._place, self._coded)
         return Part(self._coded[:size], *self._place.tolist()) if size else None
 
 
 @compiled
 def _make(
-    data: np.ndarray, top: int, left: int, size: int, ends: np.ndarray, place: np.ndarray, out: np.ndarray
+    data: np.ndarray, head: int, top: int, left: int, size: int, ends: np.ndarray, place: np.ndarray, out: np.ndarray
 ) -> int:
-    """Writes the part into `out` and `Part`'s numbers into `place`; returns its length, 0 for what is left to others."""
-    frame, scan, interval = _headers(data)
-    if not scan:
-        return 0
-    height, width, mcu_height, mcu_width = _extent(data, frame, scan)
-    if not mcu_height or width % (mcu_width * interval):
-        return 0
-    if min(top, left, size - 1, height - top - size, width - left - size) < 0:
-        return 0
-    down, across = -(-height // mcu_height), width // (mcu_width * interval)
-    if down * across >= len(ends) or find(data, scan, down * across, ends) < down * across:
+    """Writes the part into `out` and `Part`'s numbers into `place`; returns its length, 0 for what is left to others.
+
+    `head`: how many bytes of the beginning are there, if beyond them only those that `_wanted` says are; else `_WHOLE`.
+    """
+    frame, scan, interval, table = _headers(data, head)
+    height, width, mcu_height, segment = _extent(data, frame, scan, interval)
+    if not segment or not _has(height, width, top, left, size):
         return 0
     bottom, right = min(top + size + _BEYOND, height), min(left + size + _BEYOND, width)
-    first_row, first_column = max(top - _BEYOND, 0) // mcu_height, max(left - _BEYOND, 0) // (mcu_width * interval)
-    last_row, last_column = -(-bottom // mcu_height), -(-right // (mcu_width * interval))
-    place[0], place[1] = bottom - first_row * mcu_height, (last_column - first_column) * mcu_width * interval
-    place[2], place[3] = top - first_row * mcu_height, left - first_column * mcu_width * interval
-    length = gather_into(data, ends, across, first_row, last_row, first_column, last_column, data[:scan], out)
-    out[frame + 5], out[frame + 6] = place[0] >> 8, place[0] & 0xFF
-    out[frame + 7], out[frame + 8] = place[1] >> 8, place[1] & 0xFF
+    row, column = max(top - _BEYOND, 0) // mcu_height, max(left - _BEYOND, 0) // segment
+    rows, columns = -(-bottom // mcu_height) - row, -(-right // segment) - column
+    down, across = -(-height // mcu_height), width // segment
+    if down * across >= len(ends):
+        return 0
+    skipped = row
+    start, stop = _rows(data, head, table, scan, down, row, rows)
+    if not start or not _lie(data, start, stop, row * across, rows * across, down * across, ends):
+        skipped = 0
+        if head != _WHOLE or find(data, scan, len(data), 0, down * across, down * across, ends) < down * across:
+            return 0
+    place[0], place[1] = bottom - row * mcu_height, columns * segment
+    place[2], place[3] = top - row * mcu_height, left - column * segment
+    row -= skipped
+    length = gather_into(data, ends, across, row, row + rows, column, column + columns, data[:scan], out)
+    for i in range(2):
+        out[frame + 5 + 2 * i], out[frame + 6 + 2 * i] = place[i] >> 8, place[i] & 0xFF
     return length
 
 
 @compiled
-def _headers(data: np.ndarray) -> tuple[int, int, int]:
-    """Where the frame header and the coded data begin, and MCUs between markers; zeros where something is odd."""
-    frame, interval, at, size = 0, 0, 2, len(data)
+def _wanted(data: np.ndarray, head: int, top: int, left: int, size: int) -> tuple[int, int]:
+    """From which byte to which `_make` wants the data beyond the `head` bytes that are there; zeros: it has no use."""
+    frame, scan, interval, table = _headers(data, head)
+    height, width, mcu_height, segment = _extent(data, frame, scan, interval)
+    if not segment or not _has(height, width, top, left, size):
+        return 0, 0
+    row, last = max(top - _BEYOND, 0) // mcu_height, -(-min(top + size + _BEYOND, height) // mcu_height)
+    start, stop = _rows(data, head, table, scan, -(-height // mcu_height), row, last - row)
+    return (start - _MARKER, stop) if start else (0, 0)
+
+
+@compiled
+def _has(height: int, width: int, top: int, left: int, size: int) -> bool:
+    return min(top, left, size - 1, height - top - size, width - left - size) >= 0
+
+
+@compiled
+def _rows(data: np.ndarray, head: int, table: int, scan: int, down: int, row: int, rows: int) -> tuple[int, int]:
+    """Where these rows of MCUs begin and end by what the JPEG says; zeros where it says nothing, or what can't be."""
+    if not table or _number(data, table + 2) != 2 + len(ROWS) + 2 * down:
+        return 0, 0
+    at, start, stop = scan, 0, 0
+    for i in range(down):
+        if i == row:
+            start = at
+        at += _number(data, table + 4 + len(ROWS) + 2 * i)
+        if i == row + rows - 1:
+            stop = at
+    if at > len(data) or stop < start + _MARKER:
+        return 0, 0
+    if head == _WHOLE:
+        ended = data[at - 2] == 0xFF and data[at - 1] == 0xD9
+    else:
+        ended = at == len(data)  # by the index, which says how long the member is
+    return (start, stop) if ended else (0, 0)
+
+
+@compiled
+def _lie(data: np.ndarray, start: int, stop: int, first: int, count: int, total: int, ends: np.ndarray) -> bool:
+    """Whether these segments, and no others, lie there: that is all that is believed of a JPEG's word for it."""
+    if first and (data[start - 2] != 0xFF or data[start - 1] != 0xD0 + (first - 1 & 7)):
+        return False
+    return find(data, start, stop, first, count, total, ends) == count and ends[count] == stop - _MARKER
+
+
+@compiled
+def _headers(data: np.ndarray, head: int) -> tuple[int, int, int, int]:
+    """Where the frame header and the coded data begin, MCUs between markers, where lengths of rows stand (0: nowhere).
+
+    Zeros where something is odd.
+    """
+    frame, interval, table, at, size = 0, 0, 0, 2, min(head, len(data))
     if size < 4 or data[0] != 0xFF or data[1] != 0xD8:
-        return 0, 0, 0
+        return 0, 0, 0, 0
     while at + 4 <= size:
         marker, length = _number(data, at), _number(data, at + 2)
         end = at + 2 + length
         if marker < 0xFFC0 or length < 2 or end > size:
-            return 0, 0, 0
+            return 0, 0, 0, 0
         if marker == 0xFFDA:
             known = frame > 0 and interval > 0 and length > 2 and data[at + 4] == data[frame + 9]
-            return (frame, end, interval) if known else (0, 0, 0)
+            return (frame, end, interval, table) if known else (0, 0, 0, 0)
         if marker == 0xFFDD:
             if length != 4:
-                return 0, 0, 0
+                return 0, 0, 0, 0
             interval = _number(data, at + 4)
+        elif marker == _APP and _is_rows(data, at, length):
+            table = at
         elif marker <= 0xFFCF and marker != 0xFFC4 and marker != 0xFFC8 and marker != 0xFFCC:
             if frame or marker > 0xFFC1 or length < 11:  # one frame, of one sequential pass
-                return 0, 0, 0
+                return 0, 0, 0, 0
             frame = at
         at = end
-    return 0, 0, 0
+    return 0, 0, 0, 0
 
 
 @compiled
-def _extent(data: np.ndarray, frame: int, scan: int) -> tuple[int, int, int, int]:
-    """Height and width of the picture and of an MCU, in pixels; zeros where something is odd."""
-    length, height, width, components = (
-        _number(data, frame + 2),
-        _number(data, frame + 5),
-        _number(data, frame + 7),
-        data[frame + 9],
-    )
-    if data[frame + 4] != 8 or not (components == 1 or components == 3) or length != 8 + 3 * components:
+def _is_rows(data: np.ndarray, at: int, length: int) -> bool:
+    if length < 2 + len(ROWS):
+        return False
+    for i in range(len(ROWS)):
+        if data[at + 4 + i] != ROWS[i]:
+            return False
+    return True
+
+
+@compiled
+def _extent(data: np.ndarray, frame: int, scan: int, interval: int) -> tuple[int, int, int, int]:
+    """Pixels: height and width of the picture, height of an MCU, width of a segment. Zeros where something is odd."""
+    if not scan:
+        return 0, 0, 0, 0
+    height, width, components = _number(data, frame + 5), _number(data, frame + 7), data[frame + 9]
+    if data[frame + 4] != 8 or _number(data, frame + 2) != 8 + 3 * components:
         return 0, 0, 0, 0
     if not (1 <= height <= _MOST_EXTENT and 1 <= width <= _MOST_EXTENT):
         return 0, 0, 0, 0
     factors = np.int64(data[frame + 11])
-    across, down = factors >> 4, factors & 15
-    if components == 1:
-        known = factors == 0x11
+    if components == 3:
+        known = data[frame + 14] == 0x11 and data[frame + 17] == 0x11 and _is_known(factors)
     else:
-        plain = data[frame + 14] == 0x11 and data[frame + 17] == 0x11
-        known = plain and (down == 1 and (across == 1 or across == 2 or across == 4) or down == 2 and across <= 2 and across > 0)
-    return (height, width, 8 * down, 8 * across) if known else (0, 0, 0, 0)
+        known = components == 1 and factors == 0x11
+    segment = 8 * (factors >> 4) * interval
+    return (height, width, 8 * (factors & 15), segment) if known and not width % segment else (0, 0, 0, 0)
+
+
+@compiled
+def _is_known(factors: int) -> bool:
+    """Sampling that TurboJPEG decodes; 0x11 is 4:4:4."""
+    return factors == 0x11 or factors == 0x21 or factors == 0x22 or factors == 0x12 or factors == 0x41
 
 
 @compiled

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 import pyarrow as pa
 
 from shards import index, tar
-from shards.cache import Cache, part_of
+from shards.cache import Cache, is_checked
 from shards.manifest import FOLDER, Manifest, ManifestError, Shard, read_again
 from shards.s3 import Broken
 from shards.store import LocalStore, Store, StoreError
@@ -70,6 +70,16 @@ class _Rows:
         return _Rows(slots=slots, names=names, suffixes=suffixes, digests=digests, offsets=offsets, sizes=sizes)
 
 
+class Near(NamedTuple):
+    """Where a sample lies in an open file that was checked as a whole: `size` bytes from `offset`."""
+
+    name: str
+    suffix: str
+    file: int
+    offset: int
+    size: int
+
+
 class Reader:
     """Reads samples of one set. Not for several threads at once."""
 
@@ -96,6 +106,19 @@ class Reader:
             if data is not None:
                 self._fetched[place] = data
 
+    def near(self, shard: int, slot: int) -> Near | None:
+        """Where the sample can be read without its digest, until `release`; None for what `sample` must give."""
+        if self._cache is None or shard in self._missing:
+            return None
+        try:
+            rows, row = self._row(shard, slot)
+            file = self._file(shard)
+            if file is None or not is_checked(file):
+                return None
+        except (BadSample, FileNotFoundError, IndexError, ManifestError, OSError):  # `sample` says it
+            return None
+        return Near(rows.names[row], rows.suffixes[row], file, rows.offsets[row], rows.sizes[row])
+
     def sample(self, shard: int, slot: int) -> Sample:
         """The sample in this place. Raises BadSample; StoreError (OtherSet too) where the store can't be used.
 
@@ -105,6 +128,7 @@ class Reader:
             since, cause = self._missing[shard]
             if time.monotonic() - since < _MISSING_FOR:
                 raise BadSample(cause)
+            del self._missing[shard]
         try:
             return self._found(shard, slot)
         except (FileNotFoundError, IndexError, ManifestError):
@@ -188,16 +212,19 @@ class Reader:
 
         Another process may have made room in the cache.
         """
-        if shard not in self._files:
-            self._files[shard] = self._opened(shard)
-        file = self._files[shard]
+        file = self._file(shard)
         if file is None:
             return None, False
         try:
-            return part_of(file, offset, size)
+            return os.pread(file, size, offset), self._cache is not None and is_checked(file)
         except OSError:
             self._close(shard)
             return None, False
+
+    def _file(self, shard: int) -> int | None:
+        if shard not in self._files:
+            self._files[shard] = self._opened(shard)
+        return self._files[shard]
 
     def _opened(self, shard: int) -> int | None:
         if self._cache is not None:

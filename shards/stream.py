@@ -35,7 +35,7 @@ from torch.utils.data import Dataset
 
 from shards.ahead import ReadAhead
 from shards.cache import Cache, default_cache
-from shards.crops import DecodeError, decode_crop_into
+from shards.crops import DecodeError, decode_crop_into, decode_part_into
 from shards.epochs import Epochs
 from shards.loader import channels_first, feed
 from shards.manifest import ManifestError, read_manifest
@@ -303,6 +303,11 @@ class _Crops(Dataset[Any]):
     def _crop(self, pick: list[int], into: np.ndarray) -> str:
         assert self.reader is not None, "set before the first sample"
         shard = pick[SHARD]
+        near = self.reader.near(shard, pick[SLOT])
+        if near is not None and near.suffix == "jpg":
+            box = crop_box(self.plan.seed, pick[EPOCH], near.name, self.patch, self.plan.crop)
+            if decode_part_into(into, near.file, near.offset, near.size, box):
+                return near.name
         sample = self.reader.sample(shard, pick[SLOT])
         box = crop_box(self.plan.seed, pick[EPOCH], sample.name, self.patch, self.plan.crop)
         try:
