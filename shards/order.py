@@ -41,7 +41,7 @@ class Order:
     epoch: int
     window: int
 
-    @property
+    @functools.cached_property
     def length(self) -> int:
         """Samples in the epoch."""
         return int(self.slots.sum()) - len(self.removed)
@@ -55,8 +55,8 @@ class Order:
 
     def windows(self, start: int, stop: int) -> tuple[int, int]:
         """The windows, first and last + 1, that samples number `start` to `stop` lie in."""
-        first = int(np.searchsorted(self._before, start, side="right")) - 1
-        last = int(np.searchsorted(self._before, stop, side="left"))
+        first = int(self._before.searchsorted(start, side="right")) - 1
+        last = int(self._before.searchsorted(stop, side="left"))
         return max(0, first), max(last, 0)
 
     def shards_of(self, number: int) -> list[int]:

@@ -46,7 +46,7 @@ class Maker:
     def __init__(self, most: int) -> None:
         """`most`: bytes of a patch; longer ones are left to others."""
         self._coded, self._read = np.empty(most, np.uint8), np.empty(most, np.uint8)
-        self._into = memoryview(self._read)
+        self._into = memoryview(self._read.data)
         self._ends = np.empty(_MOST_SEGMENTS + 1, np.int64)
         self._place = np.empty(4, np.int64)
 
@@ -138,10 +138,8 @@ def _rows(data: np.ndarray, head: int, table: int, scan: int, down: int, row: in
             stop = at
     if at > len(data) or stop < start + _MARKER:
         return 0, 0
-    if head == _WHOLE:
-        ended = data[at - 2] == 0xFF and data[at - 1] == 0xD9
-    else:
-        ended = at == len(data)  # by the index, which says how long the member is
+    there = data[at - 2] == 0xFF and data[at - 1] == 0xD9
+    ended = there if head == _WHOLE else at == len(data)  # by the index, which says how long the member is
     return (start, stop) if ended else (0, 0)
 
 
@@ -186,12 +184,10 @@ def _headers(data: np.ndarray, head: int) -> tuple[int, int, int, int]:
 
 @compiled
 def _is_rows(data: np.ndarray, at: int, length: int) -> bool:
-    if length < 2 + len(ROWS):
-        return False
-    for i in range(len(ROWS)):
-        if data[at + 4 + i] != ROWS[i]:
-            return False
-    return True
+    same = length >= 2 + len(ROWS)
+    for i in range(len(ROWS) if same else 0):  # `all` would have to be compiled with a generator
+        same = same and data[at + 4 + i] == ROWS[i]
+    return same
 
 
 @compiled

@@ -88,7 +88,7 @@ class Reader:
         self._rows: OrderedDict[int, _Rows] = OrderedDict()
         self._missing: dict[int, tuple[float, str]] = {}
         self._fetched: dict[tuple[int, int], bytes] = {}
-        self._files: dict[int, int | None] = {}
+        self._files: dict[int, tuple[int | None, bool]] = {}
         self._threads = None if isinstance(store, LocalStore) else ThreadPoolExecutor(_AT_ONCE)
 
     def fetch(self, places: Sequence[tuple[int, int]]) -> None:
@@ -100,7 +100,7 @@ class Reader:
         for shard, slot in places:
             with suppress(BadSample, FileNotFoundError, IndexError, ManifestError):  # `sample` says it
                 rows, row = self._row(shard, slot)
-                if self._cache is None or self._cache.find(self._manifest.shards[shard]) is None:
+                if self._file(shard)[0] is None:
                     wanted.append(((shard, slot), self._name(shard), rows.offsets[row], rows.sizes[row]))
         for (place, *_), data in zip(wanted, self._threads.map(self._tried, wanted), strict=True):
             if data is not None:
@@ -110,12 +110,12 @@ class Reader:
         """Where the sample can be read without its digest, until `release`; None for what `sample` must give."""
         if self._cache is None or shard in self._missing:
             return None
+        file, checked = self._files.get(shard) or self._file(shard)
+        if file is None or not checked:
+            return None
         try:
             rows, row = self._row(shard, slot)
-            file = self._file(shard)
-            if file is None or not is_checked(file):
-                return None
-        except (BadSample, FileNotFoundError, IndexError, ManifestError, OSError):  # `sample` says it
+        except (BadSample, FileNotFoundError, IndexError, ManifestError):  # `sample` says it
             return None
         return Near(rows.names[row], rows.suffixes[row], file, rows.offsets[row], rows.sizes[row])
 
@@ -146,6 +146,7 @@ class Reader:
 
     def doubt(self, shard: int) -> bool:
         """What this shard gives can't be right: from now on its samples are checked. Whether they were not yet."""
+        self._close(shard)
         return self._cache is not None and self._cache.doubt(self._manifest.shards[shard])
 
     def _found(self, shard: int, slot: int) -> Sample:
@@ -212,18 +213,20 @@ class Reader:
 
         Another process may have made room in the cache.
         """
-        file = self._file(shard)
+        file, checked = self._file(shard)
         if file is None:
             return None, False
         try:
-            return os.pread(file, size, offset), self._cache is not None and is_checked(file)
+            return os.pread(file, size, offset), checked
         except OSError:
             self._close(shard)
             return None, False
 
-    def _file(self, shard: int) -> int | None:
+    def _file(self, shard: int) -> tuple[int | None, bool]:
+        """The shard's open file, None where it isn't on this machine; and whether it was checked as a whole."""
         if shard not in self._files:
-            self._files[shard] = self._opened(shard)
+            file = self._opened(shard) if shard < len(self._manifest.shards) else None
+            self._files[shard] = file, file is not None and self._cache is not None and is_checked(file)
         return self._files[shard]
 
     def _opened(self, shard: int) -> int | None:
@@ -237,7 +240,7 @@ class Reader:
             return None
 
     def _close(self, shard: int) -> None:
-        file = self._files.pop(shard, None)
+        file, _ = self._files.pop(shard, (None, False))
         if file is not None:
             os.close(file)
 

@@ -271,7 +271,9 @@ class _Crops(Dataset[Any]):
         bad: dict[int, BadSample] = {}
         try:
             for row, place in enumerate(self.mine):
-                sample, at = self._first_good(picks, place, bad, pixels[row])
+                sample, at = self._quickly(picks[place], pixels[row]), place
+                if sample is None:
+                    sample, at = self._first_good(picks, place, bad, pixels[row])
                 samples.append(sample)
                 epochs.append(picks[at][EPOCH])
         finally:
@@ -288,6 +290,15 @@ class _Crops(Dataset[Any]):
             ),
         )
 
+    def _quickly(self, pick: list[int], into: np.ndarray) -> str | None:
+        """The sample's name, where no more of it had to be read than the crop needs; else None, and nothing is lost."""
+        assert self.reader is not None, "set before the first sample"
+        near = self.reader.near(pick[SHARD], pick[SLOT])
+        if near is None or near.suffix != "jpg":
+            return None
+        box = crop_box(self.plan.seed, pick[EPOCH], near.name, self.patch, self.plan.crop)
+        return near.name if decode_part_into(into, near.file, near.offset, near.size, box) else None
+
     def _first_good(self, picks: Picks, place: int, bad: dict[int, BadSample], into: np.ndarray) -> tuple[str, int]:
         """The sample at `place` of the global batch, or the next there that can be had: its name and place."""
         for at in itertools.chain(range(place, len(picks)), range(place)):
@@ -303,11 +314,6 @@ class _Crops(Dataset[Any]):
     def _crop(self, pick: list[int], into: np.ndarray) -> str:
         assert self.reader is not None, "set before the first sample"
         shard = pick[SHARD]
-        near = self.reader.near(shard, pick[SLOT])
-        if near is not None and near.suffix == "jpg":
-            box = crop_box(self.plan.seed, pick[EPOCH], near.name, self.patch, self.plan.crop)
-            if decode_part_into(into, near.file, near.offset, near.size, box):
-                return near.name
         sample = self.reader.sample(shard, pick[SLOT])
         box = crop_box(self.plan.seed, pick[EPOCH], sample.name, self.patch, self.plan.crop)
         try:

@@ -268,7 +268,12 @@ def test_no_row_is_read_that_the_crop_does_not_touch(tmp_path: Path) -> None:
 
 def test_without_lengths_of_rows_a_file_is_left_to_others(tmp_path: Path) -> None:
     box = Box(top=100, left=30, size=50)
-    for data in (entropy.without_rows(patches("4:2:0")[0]), encoded(picture(256, 256)), b"", encoded_png(picture(64, 64))):
+    for data in (
+        entropy.without_rows(patches("4:2:0")[0]),
+        encoded(picture(256, 256)),
+        b"",
+        encoded_png(picture(64, 64)),
+    ):
         assert in_file(tmp_path, data, box) is None
 
 
