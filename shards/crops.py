@@ -117,7 +117,7 @@ def decode_crop_into(pixels: np.ndarray, data: bytes, suffix: str, box: Box) -> 
 
 
 def decode_part_into(pixels: np.ndarray, file: int, offset: int, size: int, box: Box) -> bool:
-    """`decode_crop_into` of a JPEG of `size` bytes in an open file, reading no more of it than its headers and some rows.
+    """`decode_crop_into` of a JPEG of `size` bytes in an open file, reading only its headers and some rows.
 
     False, and nothing done, where that can't be: it is none of today's `shards.codec`, or damaged, or the file is.
     """

@@ -258,7 +258,7 @@ def _limited(counts: np.ndarray) -> np.ndarray:
 
 
 def _scan(tokens: np.ndarray, ends: np.ndarray, codes: Sequence[_Code]) -> tuple[bytes, np.ndarray]:
-    """The entropy-coded segments with their restart markers, and where each begins; last, where an end marker would end."""
+    """The entropy-coded segments with their restart markers, and where each begins; last, where EOI ends."""
     code = np.concatenate([table.codes for table in codes])
     length = np.concatenate([table.lengths for table in codes])
     bits = int((length[tokens >> 11] + (tokens >> 11 & 15)).sum()) + 7 * len(ends)

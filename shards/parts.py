@@ -9,7 +9,6 @@ around the search 7: together a fifth of what the decoder takes.
 from __future__ import annotations
 
 import os
-
 from typing import Final, NamedTuple
 
 import numpy as np
