@@ -1,7 +1,9 @@
 """Crops for training from shards: this project's stream beside what else there is, in one process, on one core.
 
 Everyone gives the same thing, batches of uint8 crops at random places of the same patches, shuffled as each does it.
-In every round each contender has its turn; the best of its rounds counts.
+In every round each contender has its turn; the best of its rounds counts. What the stream does is compared with the
+decoder alone in slices of 0.1 s of CPU time, in turns, so that what else the machine does slows both; of the ratios of
+neighbours the median counts, and the quartiles say how far to trust it.
 """
 
 from __future__ import annotations
@@ -9,11 +11,12 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -47,6 +50,7 @@ from shards.stream import Derive, Plan, Stream
 PATCH: Final = 512
 _SHUFFLE: Final = 1000  # samples, for those who have a buffer
 _ROUNDS: Final = 3
+_SLICE: Final = 0.1  # seconds of CPU time
 _DERIVE: Final = Degrade(seed=0, how=Degradation())
 OURS: Final = (
     "this project, from a folder",
@@ -87,7 +91,7 @@ def table(store: LocalStore, scratch: Path, seconds: float) -> str:
     alone = _jpegs_alone(store, set_, scratch / "jpegs")
     head = f"{set_.samples} patches ({jpegs} JPEG), {set_.bytes / set_.samples / 1000:.0f} KB each, crops of {CROP}\n"
     paces = _paces(store, set_, alone, scratch, seconds)
-    return f"{head}{compared(paces)}\n{shares(paces)}"
+    return f"{head}{compared(paces)}\n{shares(paces)}\n{_neighbours(store, set_, alone, scratch, seconds)}"
 
 
 def _paces(store: LocalStore, set_: Manifest, alone: LocalStore, scratch: Path, seconds: float) -> list[Pace]:
@@ -132,6 +136,43 @@ def shares(paces: Sequence[Pace]) -> str:
     pace = {one.name: one.samples for one in paces}
     rows = [(ours, *(f"{pace[ours] / pace[limit]:.0%}" for limit in LIMITS)) for ours in OURS]
     return terminal.table(("share of the limits", *(limit.removesuffix(" (limit)") for limit in LIMITS)), rows)
+
+
+def _neighbours(store: LocalStore, set_: Manifest, alone: LocalStore, scratch: Path, seconds: float) -> str:
+    """The stream on JPEG patches against the last of the limits, slice by slice."""
+    ours = {OURS[2]: _ours(alone, None), OURS[3]: _ours(alone, _filled(alone, scratch / "cache"))}
+    limit = _again(_decoder(_segments(store, set_), _turbo()))
+    for run in (*ours.values(), limit):
+        _slice(run)
+    found: dict[str, list[float]] = {name: [] for name in ours}
+    for _ in range(int(_ROUNDS * seconds / _SLICE)):
+        for name, run in ours.items():
+            before, pace, after = _slice(limit), _slice(run), _slice(limit)
+            found[name].append(2 * pace / (before + after))
+    return in_turns(found)
+
+
+def in_turns(found: Mapping[str, Sequence[float]]) -> str:
+    """Median, quartiles and best of each one's ratios."""
+    rows = []
+    for name, ratios in found.items():
+        first, median, third = statistics.quantiles(ratios, n=4)
+        rows.append((name, f"{median:.0%}", f"{first:.0%} to {third:.0%}", f"{max(ratios):.0%}", str(len(ratios))))
+    head = ("in turns with libjpeg-turbo alone, the segments under the crop", "median", "quartiles", "best", "pairs")
+    return terminal.table(head, rows)
+
+
+def _again(run: Callable[[], Iterator[int]]) -> Iterator[int]:
+    while True:
+        yield from run()
+
+
+def _slice(counts: Iterator[int]) -> float:
+    """Samples a second of this process's CPU time, for `_SLICE` of it."""
+    count, started = 0, time.process_time()
+    while (taken := time.process_time() - started) < _SLICE:
+        count += next(counts)
+    return count / taken
 
 
 def _per_second(run: Callable[[], Iterator[int]], seconds: float) -> float:

@@ -56,23 +56,18 @@ class Cache:
             return None
         return path
 
-    def read(self, shard: Shard, offset: int, size: int) -> tuple[bytes, bool] | None:
-        """A part of the shard, and whether nobody has written to it since its SHA-256 was checked.
+    def open(self, shard: Shard) -> int | None:
+        """A descriptor of the shard's file; None where it isn't here, or can't be used.
 
-        None where it isn't here, or can't be used. That it was asked for is remembered.
+        That it was asked for is remembered. Whoever holds it open holds its place on the disk, too.
         """
         try:
             file = os.open(f"{self.folder}/{_name(shard)}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
-        try:
-            changed = os.fstat(file).st_mtime_ns
-            os.utime(file, ns=(time.time_ns(), changed))
-            return os.pread(file, size, offset), changed == _CHECKED
-        except OSError:
-            return None
-        finally:
-            os.close(file)
+        with suppress(OSError):
+            os.utime(file, ns=(time.time_ns(), os.fstat(file).st_mtime_ns))
+        return file
 
     def doubt(self, shard: Shard) -> bool:
         """Takes an unchanged shard for one that may have changed: a disk can err too. Whether it was unchanged."""
@@ -157,6 +152,11 @@ class Cache:
         """What killed processes were bringing."""
         before = time.time() - _ABANDONED_AFTER
         return [path for last, _, path in _listed(self.folder.glob(f"{_TEMPORARY}*")) if last < before]
+
+
+def is_checked(file: int) -> bool:
+    """Whether nobody has written to an open shard of the cache since its SHA-256 was checked."""
+    return os.fstat(file).st_mtime_ns == _CHECKED
 
 
 def _name(shard: Shard) -> str:

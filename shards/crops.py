@@ -28,6 +28,7 @@ import numpy as np
 import simplejpeg
 
 from shards import segments, strips
+from shards.parts import Maker, Part
 from shards.patches import Box
 
 _MOST_EXTENT: Final = 4096  # pixels a side; patches have 512
@@ -87,6 +88,7 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self._coded, self._pixels = np.empty(_SCRATCH, np.uint8), np.empty(_SCRATCH, np.uint8)
+        self.parts = Maker(_SCRATCH)
 
     def coded(self, size: int) -> np.ndarray:
         return self._coded if size <= _SCRATCH else np.empty(size, np.uint8)
@@ -114,6 +116,22 @@ def decode_crop_into(pixels: np.ndarray, data: bytes, suffix: str, box: Box) -> 
     pixels[:] = _crop(data, suffix, box)
 
 
+def decode_part_into(pixels: np.ndarray, file: int, offset: int, size: int, box: Box) -> bool:
+    """`decode_crop_into` of a JPEG of `size` bytes in an open file, reading only its headers and some rows.
+
+    False, and nothing done, where that can't be: it is none of today's `shards.codec`, or damaged, or the file is.
+    """
+    try:
+        part = _scratch.parts.part_of(file, offset, size, box)
+        if part is None:
+            return False
+        decoded = _turbo("jpeg", part.coded, part.height, part.width)
+    except (DecodeError, OSError):
+        return False
+    pixels[:] = _window(decoded, part.top, part.left, box.size)
+    return True
+
+
 def _crop(data: bytes, suffix: str, box: Box) -> np.ndarray:
     """A window of decoded pixels, in memory that this thread's next crop may use."""
     if suffix == "jpg":
@@ -124,6 +142,9 @@ def _crop(data: bytes, suffix: str, box: Box) -> np.ndarray:
 
 
 def _jpeg_crop(data: bytes, box: Box) -> np.ndarray:
+    part = _scratch.parts.part(data, box)
+    if part is not None:
+        return _window(_turbo("jpeg", part.coded, part.height, part.width), part.top, part.left, box.size)
     headers = _headers(data)
     _check_box(box, headers.height, headers.width)
     end = len(data) - len(_EOI) if data.endswith(_EOI) else data.find(_EOI, headers.scan)
@@ -221,17 +242,6 @@ def segments_under(data: bytes, box: Box) -> bytes:
     return _part(data, headers, _segment_ends(data, headers), box).coded.tobytes()
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A smaller JPEG, and where in its pixels the crop begins. `coded` is memory of this thread's scratch."""
-
-    coded: np.ndarray
-    height: int
-    width: int
-    top: int
-    left: int
-
-
 def _stitched(data: bytes, headers: _Headers, ends: np.ndarray, box: Box) -> np.ndarray:
     """The crop out of a smaller picture, made of the restart segments it touches."""
     part = _part(data, headers, ends, box)
@@ -239,7 +249,7 @@ def _stitched(data: bytes, headers: _Headers, ends: np.ndarray, box: Box) -> np.
     return _window(decoded("jpeg", part.coded, part.height, part.width), part.top, part.left, box.size)
 
 
-def _part(data: bytes, headers: _Headers, ends: np.ndarray, box: Box) -> _Part:
+def _part(data: bytes, headers: _Headers, ends: np.ndarray, box: Box) -> Part:
     mcu_height, segment_width = headers.mcu[0], headers.mcu[1] * headers.interval
     bottom = min(box.top + box.size + _BEYOND, headers.height)
     right = min(box.left + box.size + _BEYOND, headers.width)
@@ -250,7 +260,7 @@ def _part(data: bytes, headers: _Headers, ends: np.ndarray, box: Box) -> _Part:
     across = headers.mcus[1] // headers.interval
     coded = _scratch.coded(len(data))  # no shorter than the part: each segment comes with a marker, as it was
     size = segments.gather(data, ends, across, rows, columns, _resized(data, headers, height, width), coded)
-    return _Part(coded[:size], height, width, box.top - top, box.left - left)
+    return Part(coded[:size], height, width, box.top - top, box.left - left)
 
 
 def _resized(data: bytes, headers: _Headers, height: int, width: int) -> bytes:

@@ -36,9 +36,11 @@ _MOST_BLOCKS: Final = 10  # in an MCU of several components (B.2.3)
 _MOST_FACTOR: Final = 4
 _MOST_EXTENT: Final = 0xFFFF  # pixels a side, and MCUs in an interval
 _LONGEST: Final = 16  # bits of a code
+#: How the segment begins that says how many bytes each row of MCUs takes in the scan, two bytes a row.
+ROWS: Final = b"rows\0"
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _JFIF: Final = b"JFIF\0\1\1\0\0\1\0\1\0\0"  # version 1.1, square pixels: components are Y, Cb, Cr
-_BASELINE, _EXTENDED, _DHT, _SOS, _DQT, _DRI, _APP0 = 0xC0, 0xC1, 0xC4, 0xDA, 0xDB, 0xDD, 0xE0
+_BASELINE, _EXTENDED, _DHT, _SOS, _DQT, _DRI, _APP0, _APP15 = 0xC0, 0xC1, 0xC4, 0xDA, 0xDB, 0xDD, 0xE0, 0xEF
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,8 +80,25 @@ def encode(planes: Sequence[Plane], interval: int) -> bytes:
     tokens, ends = _tokens(units, owners, interval)
     counts = np.bincount(tokens >> 11, minlength=4 * 256).reshape(4, 256)
     codes = [_code(counts[table]) for table in range(4 if len(planes) > 1 else 2)]
-    scan = _scan(tokens, ends, codes)
-    return b"".join((_SOI, _segment(_APP0, _JFIF), *_headers(planes, down, across, codes, interval), scan, _EOI))
+    scan, places = _scan(tokens, ends, codes)
+    said = b"" if across % interval else _rows(places[:: across // interval])
+    headers = _headers(planes, down, across, codes, interval)
+    return b"".join((_SOI, _segment(_APP0, _JFIF), said, *headers, scan, _EOI))
+
+
+def without_rows(data: bytes) -> bytes:
+    """What `encode` gave in releases that did not write how long the rows are."""
+    at = len(_SOI) + len(_segment(_APP0, _JFIF))
+    start = struct.pack(">BB", 0xFF, _APP15)
+    if not data.startswith(start, at) or not data.startswith(ROWS, at + 4):
+        return data
+    return data[:at] + data[at + 2 + int.from_bytes(data[at + 2 : at + 4], "big") :]
+
+
+def _rows(places: np.ndarray) -> bytes:
+    """The segment that says how long the rows are, by where each begins and the last ends; none if one is too long."""
+    lengths = np.diff(places)
+    return _segment(_APP15, ROWS + lengths.astype(">u2").tobytes()) if lengths.max() < 1 << 16 else b""
 
 
 def _grid(planes: Sequence[Plane]) -> tuple[int, int]:
@@ -238,23 +257,29 @@ def _limited(counts: np.ndarray) -> np.ndarray:
     return counts[1 : _LONGEST + 1]
 
 
-def _scan(tokens: np.ndarray, ends: np.ndarray, codes: Sequence[_Code]) -> bytes:
-    """The entropy-coded segments with their restart markers."""
+def _scan(tokens: np.ndarray, ends: np.ndarray, codes: Sequence[_Code]) -> tuple[bytes, np.ndarray]:
+    """The entropy-coded segments with their restart markers, and where each begins; last, where EOI ends."""
     code = np.concatenate([table.codes for table in codes])
     length = np.concatenate([table.lengths for table in codes])
     bits = int((length[tokens >> 11] + (tokens >> 11 & 15)).sum()) + 7 * len(ends)
     out = np.empty(2 * (bits // 8) + 2 * len(ends), np.uint8)  # if each byte were 0xFF
-    return out[: _write(tokens, ends, code, length, out)].tobytes()
+    places = np.zeros(len(ends) + 1, np.int64)
+    size = _write(tokens, ends, code, length, out, places)
+    places[-1] = size + len(_EOI)
+    return out[:size].tobytes(), places
 
 
 @numba.njit(cache=True, nogil=True)
-def _write(tokens: np.ndarray, ends: np.ndarray, code: np.ndarray, length: np.ndarray, out: np.ndarray) -> int:
+def _write(
+    tokens: np.ndarray, ends: np.ndarray, code: np.ndarray, length: np.ndarray, out: np.ndarray, places: np.ndarray
+) -> int:
     """Codes for tokens, segment by segment, each filled up with ones (F.1.2.3). Returns how many bytes were written."""
     at, token = 0, 0
     for segment in range(len(ends)):
         if segment:
             out[at], out[at + 1] = 0xFF, 0xD0 + (segment - 1) % 8
             at += 2
+        places[segment] = at
         word, held = np.uint64(0), 0
         while token < ends[segment]:
             entry, extra = tokens[token] >> 11, np.int64(tokens[token] >> 11 & 15)

@@ -119,16 +119,19 @@ class Epochs:
             yield one
             position = one.after
 
-    def shards_at(self, position: Position) -> tuple[int, list[Shard]]:
-        """The number of the window that is read there, and the shards that it and the next one are taken from.
+    def window_at(self, position: Position) -> int:
+        """The number, in its epoch, of the window that is read there."""
+        return self.order(position.epoch).windows(position.taken, position.taken + 1)[0]
+
+    def shards_at(self, epoch: int, window: int) -> list[Shard]:
+        """The shards that this window and the next one are taken from.
 
         The next epoch's first window follows the last; where that epoch gets another version it may have others.
         """
-        order = self.order(position.epoch)
-        window, _ = order.windows(position.taken, position.taken + 1)
-        following = order.shards_of(window + 1) or self.order(position.epoch + 1).shards_of(0)
+        order = self.order(epoch)
+        following = order.shards_of(window + 1) or self.order(epoch + 1).shards_of(0)
         numbers = dict.fromkeys((*order.shards_of(window), *following))
-        return window, [self._manifest.shards[number] for number in numbers]
+        return [self._manifest.shards[number] for number in numbers]
 
     def state_dict(self) -> dict[str, Any]:
         """Set, plan and versions: plain values."""

@@ -9,7 +9,7 @@ Workers are forked once and stay. They take questions in turn and answer in orde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -29,9 +29,21 @@ class Asks(Sampler[Any]):
         return self.begin()
 
 
-def feed(dataset: Dataset[Any], workers: int) -> tuple[DataLoader[Any], Asks]:
+class _Here:
+    """What DataLoader does in this process, without what it notes for torch's profiler: 100 us a batch."""
+
+    def __init__(self, dataset: Dataset[Any], asks: Asks) -> None:
+        self._dataset, self._asks = dataset, asks
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self._dataset[one] for one in self._asks)
+
+
+def feed(dataset: Dataset[Any], workers: int) -> tuple[Iterable[Any], Asks]:
     """A loader on `workers` processes, 0: none, and what asks it."""
     asks = Asks()
+    if not workers and not torch.cuda.is_available():  # else DataLoader pins the memory
+        return _Here(dataset, asks), asks
     loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_size=None,

@@ -21,8 +21,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.random.bit_generator import ISeedSequence
 
+from shards import philox
 from shards.patches import Box
 
+_WORD: Final = np.dtype("<u8")
 DEFAULT_WINDOW: Final = 1 << 15  # samples: some 2 GB of patches
 
 
@@ -39,7 +41,7 @@ class Order:
     epoch: int
     window: int
 
-    @property
+    @functools.cached_property
     def length(self) -> int:
         """Samples in the epoch."""
         return int(self.slots.sum()) - len(self.removed)
@@ -53,8 +55,8 @@ class Order:
 
     def windows(self, start: int, stop: int) -> tuple[int, int]:
         """The windows, first and last + 1, that samples number `start` to `stop` lie in."""
-        first = int(np.searchsorted(self._before, start, side="right")) - 1
-        last = int(np.searchsorted(self._before, stop, side="left"))
+        first = int(self._before.searchsorted(start, side="right")) - 1
+        last = int(self._before.searchsorted(stop, side="left"))
         return max(0, first), max(last, 0)
 
     def shards_of(self, number: int) -> list[int]:
@@ -115,7 +117,7 @@ def shuffled(count: int, drawn: str) -> np.ndarray:
 
 def crop_box(seed: int, epoch: int, sample: str, patch: int, size: int) -> Box:
     """Where this epoch's crop of `size` lies in a sample of `patch` pixels a side: any place, equally likely."""
-    top, left = _philox(f"{seed}/{epoch}/crop/{sample}").random_raw(2).tolist()
+    top, left = philox.first_two(_key(f"{seed}/{epoch}/crop/{sample}"))
     places = patch - size + 1
     return Box(top=top % places, left=left % places, size=size)
 
@@ -124,12 +126,17 @@ class _Key(ISeedSequence):
     """Gives Philox its key. Handed over as `key=` it takes three times as long: the system is asked for a seed too."""
 
     def __init__(self, drawn: str) -> None:
-        self._words = np.frombuffer(hashlib.sha256(drawn.encode()).digest(), "<u8", 2)
+        self._words = _key(drawn)
 
     def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
         """Philox asks for its key, two words of 64 bits."""
         assert (n_words, np.dtype(dtype)) == (2, np.dtype(np.uint64)), "another NumPy asks for something else"
         return self._words
+
+
+def _key(drawn: str) -> np.ndarray:
+    """(2,) uint64."""
+    return np.frombuffer(hashlib.sha256(drawn.encode()).digest(), _WORD, 2)
 
 
 def _philox(drawn: str) -> np.random.Philox:

@@ -6,6 +6,7 @@ asked for again, from the source; what fails twice is a bad sample, and the call
 
 from __future__ import annotations
 
+import bisect
 import os
 import time
 from collections import OrderedDict
@@ -13,13 +14,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
 from shards import index, tar
-from shards.cache import Cache
+from shards.cache import Cache, is_checked
 from shards.manifest import FOLDER, Manifest, ManifestError, Shard, read_again
 from shards.s3 import Broken
 from shards.store import LocalStore, Store, StoreError
@@ -38,8 +38,7 @@ class BadSample(Exception):
         self.sample = sample
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """`data` is a file, by its `suffix` a JPEG ("jpg") or a PNG ("png")."""
 
     name: str
@@ -51,7 +50,7 @@ class Sample:
 class _Rows:
     """A shard's rows of the index, ascending by slot; plain lists, since one element is asked for at a time."""
 
-    slots: np.ndarray
+    slots: list[int]
     names: list[str]
     suffixes: list[str]
     digests: list[str]
@@ -67,8 +66,18 @@ class _Rows:
         if len(begin) and (min(begin.min(), size.min()) < 0 or (begin > shard.bytes - size).any()):
             raise ManifestError(f"the index has places outside of {shard.name}: run dynet-shard fsck")
         names, suffixes, digests, offsets, sizes = (table[c].to_pylist() for c in _COLUMNS if c != "slot")
-        slots = table["slot"].to_numpy()
+        slots = table["slot"].to_pylist()
         return _Rows(slots=slots, names=names, suffixes=suffixes, digests=digests, offsets=offsets, sizes=sizes)
+
+
+class Near(NamedTuple):
+    """Where a sample lies in an open file that was checked as a whole: `size` bytes from `offset`."""
+
+    name: str
+    suffix: str
+    file: int
+    offset: int
+    size: int
 
 
 class Reader:
@@ -79,6 +88,7 @@ class Reader:
         self._rows: OrderedDict[int, _Rows] = OrderedDict()
         self._missing: dict[int, tuple[float, str]] = {}
         self._fetched: dict[tuple[int, int], bytes] = {}
+        self._files: dict[int, tuple[int | None, bool]] = {}
         self._threads = None if isinstance(store, LocalStore) else ThreadPoolExecutor(_AT_ONCE)
 
     def fetch(self, places: Sequence[tuple[int, int]]) -> None:
@@ -90,17 +100,35 @@ class Reader:
         for shard, slot in places:
             with suppress(BadSample, FileNotFoundError, IndexError, ManifestError):  # `sample` says it
                 rows, row = self._row(shard, slot)
-                if self._cache is None or self._cache.find(self._manifest.shards[shard]) is None:
+                if self._file(shard)[0] is None:
                     wanted.append(((shard, slot), self._name(shard), rows.offsets[row], rows.sizes[row]))
         for (place, *_), data in zip(wanted, self._threads.map(self._tried, wanted), strict=True):
             if data is not None:
                 self._fetched[place] = data
 
+    def near(self, shard: int, slot: int) -> Near | None:
+        """Where the sample can be read without its digest, until `release`; None for what `sample` must give."""
+        if self._cache is None or shard in self._missing:
+            return None
+        file, checked = self._files.get(shard) or self._file(shard)
+        if file is None or not checked:
+            return None
+        try:
+            rows, row = self._row(shard, slot)
+        except (BadSample, FileNotFoundError, IndexError, ManifestError):  # `sample` says it
+            return None
+        return Near(rows.names[row], rows.suffixes[row], file, rows.offsets[row], rows.sizes[row])
+
     def sample(self, shard: int, slot: int) -> Sample:
-        """The sample in this place. Raises BadSample; StoreError (OtherSet too) where the store can't be used."""
-        since, cause = self._missing.get(shard, (0.0, ""))
-        if cause and time.monotonic() - since < _MISSING_FOR:
-            raise BadSample(cause)
+        """The sample in this place. Raises BadSample; StoreError (OtherSet too) where the store can't be used.
+
+        Files stay open for the next sample, until `release`.
+        """
+        if shard in self._missing:
+            since, cause = self._missing[shard]
+            if time.monotonic() - since < _MISSING_FOR:
+                raise BadSample(cause)
+            del self._missing[shard]
         try:
             return self._found(shard, slot)
         except (FileNotFoundError, IndexError, ManifestError):
@@ -111,13 +139,19 @@ class Reader:
             self._missing[shard] = (time.monotonic(), f"{self._store.root}: {error}")
             raise BadSample(f"{self._store.root}: {error}") from error
 
+    def release(self) -> None:
+        """Closes the files: an open one would keep its place on the disk when the cache has let it go."""
+        for shard in list(self._files):
+            self._close(shard)
+
     def doubt(self, shard: int) -> bool:
         """What this shard gives can't be right: from now on its samples are checked. Whether they were not yet."""
+        self._close(shard)
         return self._cache is not None and self._cache.doubt(self._manifest.shards[shard])
 
     def _found(self, shard: int, slot: int) -> Sample:
         rows, row = self._row(shard, slot)
-        data = self._fetched.pop((shard, slot), None)
+        data = self._fetched.pop((shard, slot), None) if self._fetched else None
         if data is None:
             data = self._kept(shard, rows, row)
         elif tar.digest(data) != rows.digests[row]:
@@ -131,6 +165,7 @@ class Reader:
         data, checked = self._near(shard, rows.offsets[row], rows.sizes[row])
         if data is None or checked or tar.digest(data) == rows.digests[row]:
             return data
+        self._close(shard)
         if self._cache is not None:
             self._cache.drop(self._manifest.shards[shard])
         return None
@@ -152,15 +187,16 @@ class Reader:
 
     def _row(self, shard: int, slot: int) -> tuple[_Rows, int]:
         rows = self._rows_of(shard)
-        row = int(rows.slots.searchsorted(slot))
+        row = bisect.bisect_left(rows.slots, slot)
         if row == len(rows.slots) or rows.slots[row] != slot:
             raise BadSample(f"sample number {slot} of {self._manifest.shards[shard].name} was taken out for good")
         return rows, row
 
     def _rows_of(self, shard: int) -> _Rows:
-        if shard in self._rows:
+        known = self._rows.get(shard)
+        if known is not None:
             self._rows.move_to_end(shard)
-            return self._rows[shard]
+            return known
         if shard >= len(self._manifest.shards):
             raise IndexError(f"the set has no shard number {shard}")  # known here: a newer version may
         one, part = self._manifest.shards[shard], self._manifest.index
@@ -177,19 +213,35 @@ class Reader:
 
         Another process may have made room in the cache.
         """
-        if self._cache is not None:
-            return self._cache.read(self._manifest.shards[shard], offset, size) or (None, False)
-        if not isinstance(self._store, LocalStore):
+        file, checked = self._file(shard)
+        if file is None:
             return None, False
         try:
-            file = os.open(f"{self._store.root}/{self._name(shard)}", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:  # what has to be asked for elsewhere says what is wrong there
-            return None, False
-        try:
-            return os.pread(file, size, offset), False
+            return os.pread(file, size, offset), checked
         except OSError:
+            self._close(shard)
             return None, False
-        finally:
+
+    def _file(self, shard: int) -> tuple[int | None, bool]:
+        """The shard's open file, None where it isn't on this machine; and whether it was checked as a whole."""
+        if shard not in self._files:
+            file = self._opened(shard) if shard < len(self._manifest.shards) else None
+            self._files[shard] = file, file is not None and self._cache is not None and is_checked(file)
+        return self._files[shard]
+
+    def _opened(self, shard: int) -> int | None:
+        if self._cache is not None:
+            return self._cache.open(self._manifest.shards[shard])
+        if not isinstance(self._store, LocalStore):
+            return None
+        try:
+            return os.open(f"{self._store.root}/{self._name(shard)}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # what has to be asked for elsewhere says what is wrong there
+            return None
+
+    def _close(self, shard: int) -> None:
+        file, _ = self._files.pop(shard, (None, False))
+        if file is not None:
             os.close(file)
 
     def _tried(self, wanted: tuple[tuple[int, int], str, int, int]) -> bytes | None:
@@ -203,3 +255,4 @@ class Reader:
         """Takes up a newer manifest: what was moved has another name there. Raises OtherSet, ManifestError."""
         self._manifest = read_again(self._store, self._manifest)
         self._rows.clear()
+        self.release()

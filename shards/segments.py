@@ -21,7 +21,7 @@ _BYTES: Final = np.uint64(0x0001020304050607)  # times 256 ** n, n stands in the
 _NONE, _ONE, _SEVEN, _EIGHT, _FIFTY_SIX = map(np.uint64, (0, 1, 7, 8, 56))
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Kept on disk for the next process, where there is a place for that."""
     try:
         return numba.njit(cache=True, nogil=True)(function)
@@ -41,7 +41,7 @@ def ends(data: bytes, scan: int, count: int) -> np.ndarray:
     belongs there.
     """
     found = np.empty(count + 1, np.int64)
-    return found[: 1 + _find(np.frombuffer(data, np.uint8), scan, found)]
+    return found[: 1 + find(np.frombuffer(data, np.uint8), scan, len(data), 0, count, count, found)]
 
 
 def gather(
@@ -52,19 +52,22 @@ def gather(
     `ends`: see there; `across`: segments in a row of the picture.
     """
     whole, begin = np.frombuffer(data, np.uint8), np.frombuffer(head, np.uint8)
-    return _gather(whole, ends, across, rows.start, rows.stop, columns.start, columns.stop, begin, out)
+    return gather_into(whole, ends, across, rows.start, rows.stop, columns.start, columns.stop, begin, out)
 
 
-@_compiled
-def _find(data: np.ndarray, scan: int, ends: np.ndarray) -> int:
-    """Fills `ends`; returns how many markers were found.
+@compiled
+def find(data: np.ndarray, start: int, stop: int, first: int, count: int, total: int, ends: np.ndarray) -> int:
+    """Fills `ends` with the markers around `count` segments of a scan of `total`, from number `first` on.
+
+    Those lie from byte `start` to `stop`; `ends[0]` stands for the marker before `start`. `ends` is (count + 1,) or
+    longer. Returns how many markers were found.
 
     Words of eight bytes in which one may begin are put aside first, without a branch: one of twenty has one, and a
     wrong guess of the processor's costs as much as ten words.
     """
-    ends[0] = scan - 2
-    found, count, last, base = 0, len(ends) - 1, len(data) - 1, scan // 8 * 8
-    words = data[base : len(data) // 8 * 8].view(np.uint64)
+    ends[0] = start - 2
+    found, last, base = 0, stop - 1, start // 8 * 8
+    words = data[base : stop // 8 * 8].view(np.uint64)
     aside, held = np.empty(len(words) + 1, np.int32), 0
     for word in range(len(words)):
         aside[held] = word
@@ -76,9 +79,9 @@ def _find(data: np.ndarray, scan: int, ends: np.ndarray) -> int:
             hit = hits & (~hits + _ONE)
             hits ^= hit
             at = base + 8 * aside[i] + np.int64((hit >> _SEVEN) * _BYTES >> _FIFTY_SIX)
-            if at < scan or at >= last or data[at] != 0xFF or data[at + 1] == 0 or data[at + 1] == 0xFF:
+            if at < start or at >= last or data[at] != 0xFF or data[at + 1] == 0 or data[at + 1] == 0xFF:
                 continue  # 0xFF before 0 is data, and 0xFF before 0xFF fills up
-            if data[at + 1] != (_EOI if found == count - 1 else _RST0 + (found & 7)):
+            if data[at + 1] != (_EOI if first + found == total - 1 else _RST0 + (first + found & 7)):
                 return found
             found += 1
             ends[found] = at
@@ -87,7 +90,7 @@ def _find(data: np.ndarray, scan: int, ends: np.ndarray) -> int:
     return found
 
 
-@_compiled
+@compiled
 def _candidates(word: np.uint64) -> np.uint64:
     """The highest bit of each byte that may begin a marker: 0xFF, and no zero behind it in this word.
 
@@ -99,8 +102,8 @@ def _candidates(word: np.uint64) -> np.uint64:
     return full & ~(zero >> _EIGHT)
 
 
-@_compiled
-def _gather(
+@compiled
+def gather_into(
     data: np.ndarray,
     ends: np.ndarray,
     across: int,

@@ -21,6 +21,7 @@ removed don't. Which epoch has which version is in the state, so that an old run
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import weakref
 from collections import Counter
@@ -34,7 +35,7 @@ from torch.utils.data import Dataset
 
 from shards.ahead import ReadAhead
 from shards.cache import Cache, default_cache
-from shards.crops import DecodeError, decode_crop_into
+from shards.crops import DecodeError, decode_crop_into, decode_part_into
 from shards.epochs import Epochs
 from shards.loader import channels_first, feed
 from shards.manifest import ManifestError, read_manifest
@@ -228,10 +229,10 @@ class Stream:
         if self._ahead is None:
             self._ahead = ReadAhead(self._store, self._cache)
             weakref.finalize(self, self._ahead.close)
-        window, shards = self._epochs.shards_at(self._position)
-        if (self._position.epoch, window) != self._looked:
-            self._looked = (self._position.epoch, window)
-            self._ahead.want(shards)
+        at = (self._position.epoch, self._epochs.window_at(self._position))
+        if at != self._looked:
+            self._looked = at
+            self._ahead.want(self._epochs.shards_at(*at))
 
 
 def _agreed(seen: tuple[int, str], world: int) -> tuple[int, str]:
@@ -268,10 +269,15 @@ class _Crops(Dataset[Any]):
         pixels = np.empty((len(self.mine), self.plan.crop, self.plan.crop, 3), np.uint8)
         samples, epochs = [], []
         bad: dict[int, BadSample] = {}
-        for row, place in enumerate(self.mine):
-            sample, at = self._first_good(picks, place, bad, pixels[row])
-            samples.append(sample)
-            epochs.append(picks[at][EPOCH])
+        try:
+            for row, place in enumerate(self.mine):
+                sample, at = self._quickly(picks[place], pixels[row]), place
+                if sample is None:
+                    sample, at = self._first_good(picks, place, bad, pixels[row])
+                samples.append(sample)
+                epochs.append(picks[at][EPOCH])
+        finally:
+            self.reader.release()
         return Batch(
             pixels=channels_first(pixels),
             derived=None if self.derive is None else channels_first(self.derive(pixels, samples, epochs)),
@@ -284,9 +290,18 @@ class _Crops(Dataset[Any]):
             ),
         )
 
+    def _quickly(self, pick: list[int], into: np.ndarray) -> str | None:
+        """The sample's name, where no more of it had to be read than the crop needs; else None, and nothing is lost."""
+        assert self.reader is not None, "set before the first sample"
+        near = self.reader.near(pick[SHARD], pick[SLOT])
+        if near is None or near.suffix != "jpg":
+            return None
+        box = crop_box(self.plan.seed, pick[EPOCH], near.name, self.patch, self.plan.crop)
+        return near.name if decode_part_into(into, near.file, near.offset, near.size, box) else None
+
     def _first_good(self, picks: Picks, place: int, bad: dict[int, BadSample], into: np.ndarray) -> tuple[str, int]:
         """The sample at `place` of the global batch, or the next there that can be had: its name and place."""
-        for at in (*range(place, len(picks)), *range(place)):
+        for at in itertools.chain(range(place, len(picks)), range(place)):
             if at not in bad:
                 try:
                     return self._crop(picks[at], into), at

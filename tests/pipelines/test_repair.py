@@ -18,9 +18,10 @@ from pipelines.forget import ForgetJob, forget
 from pipelines.recipes import ShardRecipe
 from pipelines.repair import Repaired, RepairJob, repair
 from pipelines.shard import ShardJob, shard
-from shards import index, manifest
+from shards import entropy, index, manifest, tar
 from shards.fsck import Kind, check
 from shards.manifest import FOLDER, read_manifest
+from shards.spool import sha256_of
 from shards.store import LocalStore, Store, open_store
 from tests.conftest import S3Server
 from tests.jobs.test_filter_cli import contents
@@ -113,6 +114,37 @@ def test_a_broken_object_is_the_same_again(world: World, damage: Callable[[Store
         done = mend(world)
         assert (done.left, done.refused) == ((), {})
         assert contents(world.store) == before
+
+
+def as_of_earlier(store: LocalStore) -> None:
+    """The set as a release left it whose patches did not say how long their rows are."""
+    known = read_manifest(store)
+    shards, tables = [], []
+    for shard_, rows in zip(known.shards, index.read(store, known), strict=True):
+        old = [(one.name, entropy.without_rows(one.data)) for one in tar.members(store.read(FOLDER + shard_.name))]
+        path = store.folder / FOLDER / shard_.name
+        placed = {one.name: one for one in tar.write(path, old)}
+        entries = []
+        for one in index.from_table(rows):
+            data, text = placed[f"{one.sample}.{one.suffix}"], placed[f"{one.sample}.json"]
+            places = {"data_offset": data.offset, "data_size": data.size, "json_offset": text.offset}
+            entries.append(replace(one, digest=data.digest, json_size=text.size, **places))
+        tables.append(index.to_table(entries))
+        shards.append(replace(shard_, bytes=path.stat().st_size, sha256=sha256_of(path)))
+    part = index.write(store, known.set, known.versions, tables)
+    manifest.commit(store, replace(known, shards=tuple(shards), index=part))
+
+
+def test_a_set_of_an_earlier_release_is_mended_with_its_own_bytes(world: World) -> None:
+    newer = contents(world.store)
+    as_of_earlier(world.store)
+    assert check(world.store, lambda total, done: None) == []
+    before, (first, *_) = contents(world.store), shard_names(world.store)
+    assert before[first] != newer[first]
+    world.store.delete(first)
+    done = mend(world)
+    assert (done.left, done.refused) == ((), {})
+    assert contents(world.store) == before
 
 
 def test_only_the_broken_shards_are_written(world: World) -> None:

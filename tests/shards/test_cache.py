@@ -18,7 +18,7 @@ import pytest
 
 from shards import index, tar
 from shards.ahead import ReadAhead
-from shards.cache import Cache, WrongBytes
+from shards.cache import Cache, WrongBytes, is_checked
 from shards.manifest import FOLDER, Manifest, OtherSet, commit
 from shards.reader import Reader
 from shards.store import LocalStore, StoreError
@@ -159,14 +159,16 @@ def test_what_was_checked_on_arrival_is_not_checked_again_until_somebody_writes(
     store: Watched, made: Manifest, tmp_path: Path
 ) -> None:
     cache, shard = cache_of(tmp_path), made.shards[0]
-    assert cache.read(shard, 512, 9) is None
+    assert cache.open(shard) is None
     cache.fetch(store, shard)
-    path = cache.find(shard)
-    assert path is not None
-    assert cache.read(shard, 512, 9) == (path.read_bytes()[512:521], True)
-    with path.open("r+b") as file:
-        file.write(b"x")
-    assert cache.read(shard, 0, 1) == (b"x", False)
+    path, file = cache.find(shard), cache.open(shard)
+    assert path is not None and file is not None
+    assert os.pread(file, 9, 512) == path.read_bytes()[512:521]
+    assert is_checked(file)
+    with path.open("r+b") as written:
+        written.write(b"x")
+    assert not is_checked(file)
+    os.close(file)
     assert not cache.doubt(shard)
 
 

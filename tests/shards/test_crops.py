@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import random
 import struct
+import tempfile
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -15,9 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards import entropy
+from shards import entropy, segments
 from shards.codec import JPEG_DCT, SUFFIX, cut
-from shards.crops import DecodeError, decode_crop, decode_crop_into
+from shards.crops import DecodeError, decode_crop, decode_crop_into, decode_part_into
 from shards.entropy import Plane
 from shards.patches import Box
 from shards.png import encode
@@ -195,6 +197,7 @@ def altered(data: bytes, marker: int, at: int, value: bytes) -> bytes:
 
 def lies() -> list[tuple[str, bytes, str]]:
     data, plain = patches("4:2:0")[0], encoded(picture(256, 256))
+    silent = entropy.without_rows(data)
     frame = data[data.index(b"\xff\xc0") : data.index(b"\xff\xc4")]
     return [
         ("empty", b"", "no start marker"),
@@ -220,8 +223,8 @@ def lies() -> list[tuple[str, bytes, str]]:
         ("higher", altered(data, 0xC0, 5, struct.pack(">HH", 272, 256)), "no marker d7"),
         ("lower", altered(data, 0xC0, 5, struct.pack(">HH", 240, 256)), "no marker d9"),
         ("another interval", altered(data, 0xDD, 4, b"\0\2"), "no marker d7 where restart segment 63 of 128 ends"),
-        ("markers out of order", altered(data, 0xD3, 1, b"\xd4"), "no marker d3 where restart segment 3 of 64 ends"),
-        ("a marker less", altered(data, 0xD3, 0, b"\0\0"), "no marker d3"),
+        ("markers out of order", altered(silent, 0xD3, 1, b"\xd4"), "no marker d3 where restart segment 3 of 64 ends"),
+        ("a marker less", altered(silent, 0xD3, 0, b"\0\0"), "no marker d3"),
         ("no tables", data.replace(data[data.index(b"\xff\xdb") : data.index(b"\xff\xc0")], b""), "can't be decoded"),
         ("many scans", altered(plain, 0xC0, 1, b"\xc2")[:-2] + b"\xff\xda" * 99 + b"\xff\xd9", "more than 32 scans"),
         ("arithmetic", altered(plain, 0xC0, 1, b"\xcb"), "can't be decoded"),
@@ -233,6 +236,64 @@ def test_a_jpeg_that_lies_is_refused_by_name() -> None:
         with pytest.raises(DecodeError) as refusal:
             decode_crop(data, "jpg", Box(top=60, left=60, size=128))
         assert words in str(refusal.value), name
+
+
+def in_file(folder: Path, data: bytes, box: Box) -> np.ndarray | None:
+    """What is read of it in the middle of a file, None where nothing comes of that."""
+    path, pixels = folder / "file", np.zeros((box.size, box.size, 3), np.uint8)
+    path.write_bytes(b"before" + data + b"behind")
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return pixels if decode_part_into(pixels, file, len("before"), len(data), box) else None
+    finally:
+        os.close(file)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_crop_is_the_same_where_no_more_is_read_than_its_rows(kind: str, tmp_path: Path) -> None:
+    data = patches(kind)[0]
+    for box in boxes(256, 256, 100)[::7]:
+        assert np.array_equal(in_file(tmp_path, data, box), window(whole(data), box)), box
+
+
+def test_no_row_is_read_that_the_crop_does_not_touch(tmp_path: Path) -> None:
+    data, box = patches("4:2:0")[0], Box(top=100, left=30, size=50)
+    pixels, scan = window(whole(data), box), data.index(b"\xff\xda") + 14
+    ends = segments.ends(data, scan, 64)
+    for row in range(16):
+        damaged = data[: ends[4 * row] + 2] + bytes(ends[4 * row + 4] - ends[4 * row]) + data[ends[4 * row + 4] + 2 :]
+        crop = in_file(tmp_path, damaged, box)
+        assert (crop is None) if 5 <= row < 10 else np.array_equal(crop, pixels), row
+
+
+def test_without_lengths_of_rows_a_file_is_left_to_others(tmp_path: Path) -> None:
+    box = Box(top=100, left=30, size=50)
+    for data in (
+        entropy.without_rows(patches("4:2:0")[0]),
+        encoded(picture(256, 256)),
+        b"",
+        encoded_png(picture(64, 64)),
+    ):
+        assert in_file(tmp_path, data, box) is None
+
+
+def test_lengths_of_rows_are_believed_as_far_as_the_markers_bear_them_out(tmp_path: Path) -> None:
+    """Whatever they say, a crop is the window of the whole decode."""
+    data, rng = patches("4:2:0")[0], random.Random(5)
+    pixels, at = whole(data), data.index(entropy.ROWS) + len(entropy.ROWS)
+    right, read = list(struct.unpack(">16H", data[at : at + 32])), 0
+    for _ in range(400):
+        lengths, (one, other) = list(right), rng.sample(range(16), 2)
+        moved = rng.choice([1, 2, 3, 8, lengths[one] // 4, lengths[one], rng.randrange(1 << 16)])
+        lengths[one] = max(lengths[one] - moved, 0)
+        lengths[other] = min(lengths[other] + moved * rng.choice([0, 1, 1]), 0xFFFF)
+        lied = data[:at] + struct.pack(">16H", *lengths) + data[at + 32 :]
+        box = Box(top=rng.randrange(193), left=rng.randrange(193), size=64)
+        assert np.array_equal(decode_crop(lied, "jpg", box), window(pixels, box))
+        crop = in_file(tmp_path, lied, box)
+        assert crop is None or np.array_equal(crop, window(pixels, box))
+        read += crop is not None
+    assert 0 < read < 300  # rows that both lie above the crop, or below it
 
 
 @pytest.mark.parametrize(
@@ -316,11 +377,17 @@ def ends_of(sources: list[tuple[bytes, str]], count: int) -> Counter[object]:
     """What so many damaged files end in, and how often: `PIXELS`, a crop of another kind, or DecodeError."""
     rng = random.Random(7)
     found: Counter[object] = Counter()
+    pixels = np.zeros((128, 128, 3), np.uint8)
     for _ in range(count):
         data, suffix = rng.choice(sources)
         box = Box(top=rng.randrange(129), left=rng.randrange(129), size=128)
+        damaged = mutated(data, rng)
+        with tempfile.TemporaryFile() as file:
+            file.write(damaged)
+            file.flush()
+            decode_part_into(pixels, file.fileno(), 0, len(damaged), box)
         try:
-            crop = decode_crop(mutated(data, rng), suffix, box)
+            crop = decode_crop(damaged, suffix, box)
         except DecodeError:
             found[DecodeError] += 1
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from shards.entropy import Plane, encode
+from shards.entropy import ROWS, Plane, encode, without_rows
+from shards.segments import marker
 
 Factors = tuple[tuple[int, int], ...]
 LAYOUTS: dict[str, Factors] = {
@@ -105,6 +107,22 @@ def assert_holds(data: bytes, planes: Sequence[Plane], folder: Path) -> None:
         assert np.array_equal(found, plane.blocks)
         assert np.array_equal(jpeg.get_component_qt(i), plane.table)
     assert [tuple(pair) for pair in jpeg.samp_factor] == [plane.factors for plane in planes]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_it_says_how_long_each_row_is(layout: str) -> None:
+    """Where a whole number of segments makes a row; and leaves the rest as it was without that."""
+    planes = planes_of(LAYOUTS[layout], "dense", down=4, across=6)
+    for interval in (1, 3, 6):
+        data, across = encode(planes, interval), 6 // interval
+        plain, at = without_rows(data), data.index(ROWS) + len(ROWS)
+        lengths = struct.unpack(">4H", data[at : at + 8])
+        begin, *ends = itertools.accumulate(lengths, initial=len(data) - sum(lengths))
+        assert data[begin:-2] == scan_of(data) == scan_of(plain)
+        expected = [bytes([0xFF, marker(across * row - 1, across * 4)]) for row in (1, 2, 3, 4)]
+        assert [data[end - 2 : end] for end in ends] == expected
+        assert data[: at - 4 - len(ROWS)] + data[at + 8 :] == plain == without_rows(plain)
+    assert encode(planes, 5) == without_rows(encode(planes, 5))
 
 
 @pytest.mark.parametrize(("layout", "content"), list(itertools.product(LAYOUTS, CONTENTS)))

@@ -72,7 +72,8 @@ def test_only_the_part_is_asked_for(made: LocalStore) -> None:
     for plan, shards in ((TRAIN, {0, 2, 4}), (VALID, {1, 3})):
         epochs = Epochs(made, plan)
         epochs.admit(0, epochs.newest())
-        wanted = {one.name for taken in range(10) for one in epochs.shards_at(Position(epoch=0, taken=taken))[1]}
+        windows = [epochs.window_at(Position(epoch=0, taken=taken)) for taken in range(10)]
+        wanted = {one.name for window in windows for one in epochs.shards_at(0, window)}
         assert wanted <= {f"train-{number:06d}.tar" for number in shards}
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shards import philox
 from shards.order import Order, crop_box, shuffled
 from shards.patches import Box
 
@@ -71,6 +72,13 @@ def test_it_is_the_same_on_every_machine_and_release() -> None:
     taken = order([30, 0, 40, 25], np.array([[0, 3], [2, 9]]), seed=7, epoch=3, window=32)
     assert hashlib.sha256(taken.take(0, 93).tobytes()).hexdigest()[:16] == "5ea4d58499f2dcec"
     assert crop_box(7, 3, "0123456789abcdef_00000_00512", 512, 128) == Box(top=57, left=177, size=128)
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
+@settings(deadline=None)  # the first call compiles
+def test_the_place_of_a_crop_is_of_numpy_s_own_philox(one: int, other: int) -> None:
+    key = np.array([one, other], np.uint64)
+    assert list(philox.first_two(key)) == np.random.Philox(key=key).random_raw(2).tolist()
 
 
 def test_it_shuffles_within_windows_and_not_beyond() -> None:

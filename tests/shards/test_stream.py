@@ -156,7 +156,7 @@ def test_where_a_run_of_ten_million_samples_is_resumed_costs_nothing(
         tracemalloc.start()
         epochs.load_state_dict(state, position)
         first = next(epochs.asks(position))
-        epochs.shards_at(position)
+        epochs.shards_at(40, epochs.window_at(position))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert first.after == Position(epoch=40, taken=taken + 256)
@@ -560,7 +560,7 @@ def test_from_s3_it_is_the_same_with_a_cache_and_without(
     epoch, taken = states[5]["position"]
     epochs, last = Epochs(made, PLAN), Position(epoch=epoch, taken=taken)
     epochs.load_state_dict(states[6], last)
-    _, wanted = epochs.shards_at(last)
+    wanted = epochs.shards_at(epoch, epochs.window_at(last))
     store = S3Store(f"{s3_server.bucket('streamed')}/set", s3_server.endpoint_url)
     for name in made.list(""):
         store.write(name, made.read(name))
