@@ -56,7 +56,7 @@ def musiq(_world: World, path: Path) -> None:
     from pyiqa.archs import musiq_arch
 
     path.mkdir()
-    torch.save({"params": musiq_arch.MUSIQ(num_class=1, pretrained=False).state_dict()}, path / MUSIQ)
+    torch.save(musiq_arch.MUSIQ(num_class=1, pretrained=False).state_dict(), path / MUSIQ)
     pin(path)
 
 
@@ -65,7 +65,7 @@ def _link(world: World, seed: int) -> str:
 
 
 def links(world: World, path: Path) -> None:
-    """A list of three good pictures, one that is gone, and one that may come another time."""
+    """A list of three good pictures, one that is gone, and one that may come another time. A store knows its name."""
     urls = [
         *(_link(world, seed) for seed in range(3)),
         world.server.url("/404/gone.jpg"),

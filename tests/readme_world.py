@@ -63,9 +63,10 @@ class World:
     def one(self, make: Make) -> Path:
         """What `make` makes, not to be changed."""
         if make not in self.made:
-            place = self.pantry / f"{len(self.made)}"
-            self.made[make] = place
-            make(self, place)
+            folder = self.pantry / str(len(self.made))
+            folder.mkdir()
+            self.made[make] = folder / getattr(make, "__name__", "made")
+            make(self, self.made[make])
         return self.made[make]
 
     def _put(self, name: str, make: Make) -> None:
