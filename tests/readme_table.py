@@ -224,7 +224,7 @@ TABLE: dict[str, Sequence[Entry]] = {
     "dynet-finetune --data data/Train --net promptir --out baseline": [
         Run(needs={"data/Train": needs.pairs}, more=_FINETUNE, leaves=("baseline/checkpoints/*.pt",))
     ],
-    "dynet-evaluate --cost --depth S L 3,4,4,6": [Run(says="3,4,4,6")],
+    "dynet-evaluate --cost --depth S L 3,4,4,6": [Run(more="--size 32 --repeats 1", says="3,4,4,6")],
     "dynet-restore photo.jpg scans/ 'old/**/*.tif' --out restored --depth L --checkpoint step-001000000.pt": [
         Run(
             needs={
