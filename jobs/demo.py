@@ -34,10 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog=PROGRAM, description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder for all that the demo makes")
-    parser.add_argument("--photos", type=Path, help="a folder of your own pictures instead of the drawn ones")
+    parser.add_argument("--photos", type=_folder, help="a folder of your own pictures instead of the drawn ones")
     parser.add_argument("--weights", type=Path, help="folder with the official weights")
     flags = parser.parse_args(argv)
     return terminal.guarded(PROGRAM, lambda: _demo(flags))
+
+
+def _folder(word: str) -> Path:
+    """Not every shell replaces the ~ of `make demo PHOTOS=~/Pictures`."""
+    return Path(word).expanduser()
 
 
 def _demo(flags: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ tells `rank.watch` comes to `watch` here.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -165,8 +166,10 @@ def _worker(config: Any) -> Any:
 def _ray_place(out: Store) -> dict[str, Any]:
     """Where Ray Train keeps its own notes: beside the run, where every node can see it."""
     if isinstance(out, S3Store):
-        endpoint = {"endpoint_override": out.endpoint_url} if out.endpoint_url else {}
-        return {"storage_path": f"{out.root.removeprefix('s3://')}/ray", "storage_filesystem": S3FileSystem(**endpoint)}
+        # Arrow does not read the variables that boto3 does
+        url = out.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        place = S3FileSystem(**({"endpoint_override": url} if url else {}))
+        return {"storage_path": f"{out.root.removeprefix('s3://')}/ray", "storage_filesystem": place}
     return {"storage_path": f"{out.root}/ray"}
 
 

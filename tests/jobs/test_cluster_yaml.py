@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import configparser
 import copy
+import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import boto3
 import botocore.session
 import pytest
 import yaml
@@ -22,12 +26,14 @@ from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.tags import TAG_RAY_CLUSTER_NAME, TAG_RAY_NODE_KIND, TAG_RAY_NODE_STATUS
 
 from jobs import filter_laion
 from tests.conftest import S3Server
 
 PROJECT = Path(__file__).resolve().parents[2]
 GIB = 1 << 30
+IMAGE = "ami-00000000000000000"
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -79,6 +85,39 @@ def test_ray_makes_a_cluster_of_it(prepared: dict[str, Any]) -> None:
     for node in config["available_node_types"].values():
         assert node["node_config"]["SubnetIds"]
         assert node["node_config"]["IamInstanceProfile"] == {"Name": "million-ird"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("aws")
+def test_ray_down_leaves_no_machine(prepared: dict[str, Any], s3_server: S3Server, tmp_path: Path) -> None:
+    """As a user gives it, with a head and a worker. What the head would be told first, by SSH, is let go: it is new."""
+    ec2 = boto3.client("ec2", endpoint_url=s3_server.endpoint_url, region_name=prepared["provider"]["region"])
+    for kind in ("head", "worker"):
+        tags = {TAG_RAY_CLUSTER_NAME: prepared["cluster_name"], TAG_RAY_NODE_KIND: kind, TAG_RAY_NODE_STATUS: "new"}
+        tagged = [{"ResourceType": "instance", "Tags": [{"Key": key, "Value": tags[key]} for key in tags]}]
+        ec2.run_instances(ImageId=IMAGE, MinCount=1, MaxCount=1, InstanceType="t3.micro", TagSpecifications=tagged)
+
+    def running() -> int:
+        wanted = [
+            {"Name": f"tag:{TAG_RAY_CLUSTER_NAME}", "Values": [prepared["cluster_name"]]},
+            {"Name": "instance-state-name", "Values": ["pending", "running"]},
+        ]
+        found = ec2.describe_instances(Filters=wanted)["Reservations"]
+        return sum(len(one["Instances"]) for one in found)
+
+    assert running() == 2
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    ended = subprocess.run(
+        [str(Path(sys.executable).with_name("ray")), "down", "jobs/cluster.yaml", "-y"],
+        cwd=PROJECT,
+        env={**mine, "TMPDIR": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert running() == 0
 
 
 def test_only_the_workers_of_the_filter_are_on_spot(prepared: dict[str, Any]) -> None:

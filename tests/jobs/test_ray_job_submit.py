@@ -207,7 +207,7 @@ def submitted(
         urls = [server.add(f"/{seed}.jpg", encoded(texture(seed)), "image/jpeg") for seed in range(3)]
         pq.write_table(pa.table({"URL": [*urls, server.url("/404/gone.jpg")]}), folder / "list.parquet")
         ended = head.ray(
-            *("job", "submit", "--submission-id", "filter", "--working-dir", ".", "--"),
+            *("job", "submit", "--submission-id", "filter", "--address", head.dashboard, "--working-dir", ".", "--"),
             *("python", "jobs/filter_laion.py", "--urls", str(folder / "list.parquet"), "--out", str(folder / "set")),
             *words,
         )
@@ -231,7 +231,7 @@ def test_its_log_is_plain_lines(head: Head, submitted: tuple[subprocess.Complete
     assert b"\r" not in log
     assert b"\x1b" not in log
     assert b"filter: 4/4 urls, 3 kept\n" in log
-    assert "\nshards: " in head.ray("job", "logs", "filter").stdout
+    assert "\nshards: " in head.ray("job", "logs", "--address", head.dashboard, "--follow", "filter").stdout
 
 
 def test_the_environment_git_and_pictures_made_here_are_not_uploaded(
