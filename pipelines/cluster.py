@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import psutil
 import ray
-from ray._raylet import IMPLICIT_RESOURCE_PREFIX
+from ray._raylet import IMPLICIT_RESOURCE_PREFIX  # type: ignore[attr-defined]  # compiled
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _HEAD: Final = "gcs_server"

@@ -45,7 +45,10 @@ STANDS_STILL = 4.0  # seconds without a new request
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": STORE_BYTES})
+    """It sees within seconds that a node is gone, and kills nothing where others have taken the memory."""
+    config = {"health_check_period_ms": 500, "memory_monitor_refresh_ms": 0}
+    head = {"num_cpus": 1, "object_store_memory": STORE_BYTES, "include_dashboard": False, "_system_config": config}
+    nodes = Cluster(initialize_head=True, head_node_args=head)
     ray.init(nodes.address, log_to_driver=False)
     yield nodes
     ray.shutdown()
