@@ -33,10 +33,10 @@ def until(has_come: Callable[[], Any], what: str) -> Any:
 
 
 def _cluster() -> Cluster:
-    """One that sees within seconds that a node is gone: Ray's own takes a quarter of a minute."""
-    quick = {"health_check_period_ms": 500}
+    """One that sees within seconds that a node is gone, and kills nothing where others have taken the memory."""
+    config = {"health_check_period_ms": 500, "memory_monitor_refresh_ms": 0}
     sizes = {"num_cpus": 0, "object_store_memory": STORE_BYTES}
-    return Cluster(initialize_head=True, head_node_args={**sizes, "include_dashboard": False, "_system_config": quick})
+    return Cluster(initialize_head=True, head_node_args={**sizes, "include_dashboard": False, "_system_config": config})
 
 
 @dataclass

@@ -197,6 +197,21 @@ def test_results_that_were_lost_with_their_node_are_made_again(nodes: Nodes, tmp
         tended(nodes, [running], tmp_path)
 
 
+def test_what_one_cluster_began_to_filter_another_ends(nodes: Nodes, listed: Listed, tmp_path: Path) -> None:
+    """The head and all nodes are lost while a unit is about to commit and others have."""
+    store = losing(tmp_path / "store", Moment(name="ledger/", after=False, holds=True))
+    nodes.have(2)
+    with driver(nodes, tmp_path / "driver", *listed.calls(store)) as running:
+        until(lambda: store.come and any(store.list("ledger/")), "a commit")
+        nodes.lose_all()
+        until(lambda: running.poll(), "the driver to see that its cluster is gone")
+    nodes.begin_anew()
+    nodes.have(2)
+    with driver(nodes, tmp_path / "driver", *listed.calls(store)) as running:
+        tended(nodes, [running], tmp_path)
+    assert_same(listed.calm, store)
+
+
 # ---------------------------------------------------------------- training
 
 RECIPE = PretrainRecipe(
@@ -222,11 +237,11 @@ def left(out: LocalStore) -> dict[str, bytes | str]:
     return states | {name: out.read(name) for name in out.list("curve/")}
 
 
-def test_what_one_cluster_began_another_ends(nodes: Nodes, listed: Listed, tmp_path: Path) -> None:
-    """A node is lost while rank 0 writes a checkpoint; later the head and all nodes, under training and a filter."""
+def test_what_one_cluster_began_to_train_another_ends(nodes: Nodes, tmp_path: Path) -> None:
+    """A node is lost while rank 0 writes a checkpoint, and replaced; later the head and all nodes."""
     data, calm = LocalStore(tmp_path / "set"), LocalStore(tmp_path / "calm")
     write_set(data, [12, 8], size=32)
-    nodes.have(3)  # two for ranks, one for scores
+    nodes.have(2)
     with driver(nodes, tmp_path / "undisturbed", training(data, calm)) as running:
         tended(nodes, [running], tmp_path)
     run = losing(
@@ -234,21 +249,15 @@ def test_what_one_cluster_began_another_ends(nodes: Nodes, listed: Listed, tmp_p
         Moment(name=checkpoint.name_of(4), after=True),  # and its commit isn't
         Moment(name=checkpoint.name_of(8), after=False, holds=True),
     )
-    store = losing(tmp_path / "store", Moment(name="ledger/", after=False, holds=True))
-    with driver(nodes, tmp_path / "trainer", training(data, run)) as trains:
+    with driver(nodes, tmp_path / "driver", training(data, run)) as running:
         before = nodes.replaced
-        until(lambda: nodes.replace_lost() or nodes.replaced > before, "the loss of a node")
-        with driver(nodes, tmp_path / "filter", *listed.calls(store)) as filters:
-            until(lambda: run.come == 2 and store.come and any(store.list("ledger/")), "a commit and the last step")
-            assert checkpoint.steps(run) == [2, 4, 6]
-            nodes.lose_all()
-            until(lambda: trains.poll() and filters.poll(), "both to see that their cluster is gone")
+        until(lambda: nodes.replace_lost() or run.come == 2, "the last step")
+        assert nodes.replaced == before + 1
+        assert checkpoint.steps(run) == [2, 4, 6]
+        nodes.lose_all()
+        until(lambda: running.poll(), "the driver to see that its cluster is gone")
     nodes.begin_anew()
-    nodes.have(3)
-    with (
-        driver(nodes, tmp_path / "trainer", training(data, run)) as trains,
-        driver(nodes, tmp_path / "filter", *listed.calls(store)) as filters,
-    ):
-        tended(nodes, [trains, filters], tmp_path)
-    assert_same(listed.calm, store)
+    nodes.have(2)
+    with driver(nodes, tmp_path / "driver", training(data, run)) as running:
+        tended(nodes, [running], tmp_path)
     assert left(run) == left(calm)
