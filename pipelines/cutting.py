@@ -31,7 +31,8 @@ from shards.format import Description, sample_name, to_json
 from shards.store import Store
 
 FOLDER: Final = "patches/"
-VERSION: Final = 2  # of what cutting does: part of the fingerprint
+#: Of what cutting does: part of the fingerprint. Patches say how long their rows are since a release within version 2.
+VERSION: Final = 2
 _ABOUT: Final = b"million_ird.cut"
 _SCHEMA: Final = pa.schema(
     [(name, pa.string()) for name in ("sample", "source", "suffix", "digest")]

@@ -4,7 +4,8 @@ A help and never a need: what isn't here is read from where it comes from, sampl
 small, or a full disk, makes a run slower and can't stop it or hang it.
 
 A checked shard gets a time of change from long ago. While it has that, nobody has written to it since, and its samples
-need no digests: those cost 30 us each, a fifth of the time a sample takes. A disk that gives other bytes than were
+need no digests, which cost 30 us each, and of JPEGs no more is read than a crop needs. It is looked at as it is opened,
+once a batch. A disk that gives other bytes than were
 written is then noticed only where they don't decode: one in nine flipped bits of a JPEG. When a shard was used is its
 time of access.
 """

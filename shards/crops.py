@@ -3,9 +3,10 @@
 A JPEG scan of one interleaved pass is a row of segments between restart markers, each decodable by itself. Where
 a whole number of segments makes a row of MCUs, as in the patches of `shards.codec`, those under the crop are put
 together as a smaller JPEG: markers numbered anew, height and width in the frame header changed, and any decoder
-takes it. Without such markers the scan can at least end early: height is set to the last row needed. Of a PNG in
-strips (`shards.strips`), as `shards.codec` writes them, the strips under the crop are inflated. What is not coded that
-way (progressive, several scans, strangers' PNGs) is decoded whole.
+takes it. That is one compiled call (`shards.parts`), and of a file in which each patch says how long its rows are
+nothing else is read. Without such markers the scan can at least end early: height is set to the last row needed. Of a
+PNG in strips (`shards.strips`), as `shards.codec` writes them, the strips under the crop are inflated. What is not
+coded that way (progressive, several scans, strangers' PNGs) is decoded whole.
 
 The pixels are those of the same window of the whole picture, to the last level. libjpeg's triangle filter for
 chroma of half resolution reads one sample beyond, so what is decoded covers a pixel more on each side.
@@ -105,8 +106,8 @@ def decode_crop(data: bytes, suffix: str, box: Box) -> np.ndarray:
 
     `suffix` is "jpg" or "png". Grey gives three equal channels; EXIF orientation and colour profiles are ignored.
     Raises DecodeError for what is no whole JPEG or PNG of at most 4096 pixels a side that has the box. Damage
-    inside of a JPEG's coded data shows only where it hits a marker, as in any JPEG decoder, and damage inside of a
-    PNG's strips only in those that the crop touches.
+    inside of a JPEG's coded data shows only where it hits a marker, as in any JPEG decoder, and of a patch that says
+    how long its rows are, or of a PNG in strips, only in the rows that the crop touches.
     """
     return _crop(data, suffix, box).copy()
 

@@ -2,8 +2,11 @@
 
 It takes what `shards.codec` writes and all that is like it: one pass of all components, sampling that TurboJPEG knows,
 a whole number of restart segments in a row of MCUs. What isn't, or has anything wrong, it leaves to `shards.crops`,
-which has the same rules in Python and says what is wrong. In Python the way through the headers takes 9 us and the rest
-around the search 7: together a fifth of what the decoder takes.
+which has the same rules in Python and says what is wrong. There the headers took 6 us and the part 11 where the decoder
+took 102 (medians over 572 patches on a busy machine).
+
+A patch that says how long its rows are (`shards.entropy`) is searched for markers, and can be read, only where the crop
+lies. What it says is believed where the markers there bear it out.
 """
 
 from __future__ import annotations

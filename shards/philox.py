@@ -1,4 +1,4 @@
-"""The first numbers of NumPy's Philox for a key, without making one of its generators (4 of 5 us).
+"""The first numbers of NumPy's Philox for a key, without making one of its generators, which takes longer.
 
 Philox4x64-10 (Salmon et al. 2011) is four words of counter and two of key through ten rounds; NumPy counts from 1.
 """
