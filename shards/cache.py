@@ -45,8 +45,11 @@ class WrongBytes(ValueError):
 class Cache:
     """A folder, shared by all processes of the machine. `limit` in bytes, of what is there and on its way."""
 
-    folder: Path
+    folder: Path  # its name will do
     limit: int = DEFAULT_LIMIT
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))
 
     def find(self, shard: Shard) -> Path | None:
         """Where the shard lies here, if it does and can be used. That it was asked for is remembered."""

@@ -248,6 +248,7 @@ TABLE: dict[str, Sequence[Entry]] = {
     "dynet-export step-001000000.pt --out exported --depth S L --format torch onnx weights": [
         Run(
             needs={"step-001000000.pt": needs.checkpoint},
+            more="--depth 1,1,1,1 --size 16x24",
             leaves=("exported/*.pt2", "exported/*.onnx", "exported/dynet.pt"),
         )
     ],

@@ -16,9 +16,10 @@ from dynet import checkpoint, curve
 from dynet.progress import Progress
 from jobs import pretrain
 from pipelines import ranks
-from pipelines.ranks import Launch, Rank, check, launch
-from shards.store import LocalStore
+from pipelines.ranks import Launch, Rank, _ray_place, check, launch
+from shards.store import LocalStore, open_store
 from shards.stream import StreamError
+from tests.conftest import S3Server
 from tests.sets import write_set
 
 WAITED = 120.0  # seconds: three more attempts, and gloo's patience, would take longer
@@ -30,6 +31,18 @@ def one_rank_refuses(rank: Rank) -> Progress:
         raise ValueError("the held-out shard is empty: hold out another")
     torch.distributed.barrier()
     raise AssertionError("rank 0 never came")
+
+
+@pytest.mark.slow
+def test_ray_s_own_notes_go_to_the_server_of_the_environment(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As all that boto3 sends does."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint_url)
+    bucket = s3_server.bucket("notes")
+    place = _ray_place(open_store(f"{bucket}/run"))
+    place["storage_filesystem"].create_dir(place["storage_path"])
+    assert "run/ray/" in list(open_store(bucket).list(""))
 
 
 @pytest.mark.slow
