@@ -10,6 +10,8 @@ RAY_ADDRESS=auto python jobs/drill.py --out /shared/drill --serve-on 10.0.0.5 --
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import os
 import secrets
 import shutil
@@ -61,13 +63,13 @@ def _drill(flags: argparse.Namespace, results: list[Result]) -> None:
         print("\n".join(f"{fault.name.ljust(_WIDTH)}  {fault.does}" for fault in faults))
         return
     begun = time.monotonic()
-    with _toy(flags) as toy:
-        print(_row("undisturbed", "done", time.monotonic() - begun, f"in {toy.folder}, {toy.machines} machine(s)"))
+    say = functools.partial(print, file=sys.stdout, flush=True)  # as it is now: the table has it for itself
+    with _toy(flags) as toy, _quiet(toy.folder / "log"):
+        say(_row("undisturbed", "done", time.monotonic() - begun, f"in {toy.folder}, {toy.machines} machine(s)"))
         for fault in faults:
-            with _quiet(toy.folder / "stderr.log"):
-                results.append(tried(fault, toy))
+            results.append(tried(fault, toy))
             one = results[-1]
-            print(_row(one.name, one.verdict.value, one.seconds, one.words), flush=True)
+            say(_row(one.name, one.verdict.value, one.seconds, one.words))
     counts = Counter(one.verdict.value for one in results)
     print(f"{', '.join(f'{count} {word}' for word, count in counts.items())}; {time.monotonic() - begun:.0f} s")
     if not flags.out and counts[Verdict.FAIL.value]:
@@ -78,10 +80,10 @@ def _drill(flags: argparse.Namespace, results: list[Result]) -> None:
 def _quiet(log: Path) -> Iterator[None]:
     """What Ray has to say meanwhile of killed workers goes into a file, not into the table."""
     kept = os.dup(2)
-    with log.open("ab") as sink:
-        os.dup2(sink.fileno(), 2)
     try:
-        yield
+        with log.open("a") as sink, contextlib.redirect_stdout(sink):
+            os.dup2(sink.fileno(), 2)
+            yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
