@@ -25,9 +25,7 @@ from curation.judge import Thresholds, is_unscored, missing
 from curation.records import METRIC_PREFIX, Reason, Stage, ledger_schema
 from shards.store import Store
 
-GROUP: Final = (
-    256  # parts that are settled together: a minute of one core at 1,000 rows each, and no memory to speak of
-)
+GROUP: Final = 256  # parts that are settled together: 4 s of a core at 1,000 rows each, no memory to speak of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -54,7 +54,7 @@ def add(
 
 
 def _spooled(written: Iterator[tuple[Shard, pa.Table]], path: Path) -> list[Shard]:
-    """The shards; their rows of the index, 1.8 GB of 14 million, wait in a file until the last shard gives the set's name."""
+    """The shards. Their rows of the index, 1.8 GB of 14 million, wait in a file: the set's name needs every shard."""
     shards: list[Shard] = []
     with pa.ipc.new_file(str(path), index.SCHEMA) as file:
         for one, table in written:
