@@ -25,6 +25,7 @@ from curation.judge import Thresholds, is_unscored, missing
 from curation.records import METRIC_PREFIX, Reason, Stage, ledger_schema
 from shards.store import Store
 
+TASKS: Final = 64  # groups at once: each asks for 71 parts of 1,000 rows a second, and S3 gives 5,500 of a prefix
 GROUP: Final = 256  # parts that are settled together: 4 s of a core at 1,000 rows each, no memory to speak of
 
 
