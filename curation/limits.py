@@ -19,7 +19,7 @@ DRIVER_BASE: Final = 350e6  # bytes: modules and Ray's connection; the driver's 
 PLAN_ROW: Final = 4.9  # bytes a URL while repeats are looked for (2e7 keys)
 SETTLE_TABLES: Final = 252e6  # bytes: 15 tables of two million buckets, begins and ends; computed
 SETTLE_KEPT: Final = 150.0  # bytes a kept row while duplicates are found (3.4e5 rows, the tables apart)
-CUT_PATCH: Final = 66.0  # bytes a patch while shards are packed (8e5 patches)
+CUT_PATCH: Final = 67.0  # bytes a patch while shards are packed (8e6 patches)
 UNIT: Final = 400.0  # bytes a chunk: its name in a list and two sets; computed
 
 INDEX_SAMPLE: Final = 51.0  # bytes a patch of index.parquet (15,000 rows)

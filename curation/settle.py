@@ -4,8 +4,8 @@ Which of two stays is the one earlier in the list, so it can only be said once t
 rewrites just the parts that change, gives the same parts however often it is run, and is how thresholds change.
 
 Parts are read twice, in groups that need nothing of each other and may be spread over a cluster; rows stay where they
-are read. Here, meanwhile: 36 bytes a *kept* row, and 95 more while duplicates are found: 0.45 GB for the 3.4 million
-that 2 % of LAION-HR are, 4 GB for 30 million.
+are read. Here, meanwhile: about 150 bytes a *kept* row while duplicates are found (measured at 340,000), and 0.25 GB of
+tables: 0.8 GB for the 3.4 million that 2 % of LAION-HR are, 4.8 GB for 30 million.
 """
 
 from __future__ import annotations
