@@ -10,7 +10,6 @@ of different photographs (among the 1,540 pairs of whole photographs: none up to
     20 % brighter                0.32  0.75  0.93  1.00  1.00  1.00  1.00
     small text in a corner       0.12  0.50  0.79  0.89  0.98  0.98  0.98
     different, taken for one        0     1     1     3     4    11    27
-    seconds for 2 million hashes    2     3     8    33  >100
 
 Four is the default: false pairs grow with the square of the list, edits do not. Mirrored and turned copies are more
 than 12 bits away and stay. All flat pictures have one hash: refuse them before.

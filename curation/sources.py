@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+import numpy as np
+import pyarrow as pa
+
 from curation import ledger, originals
-from curation.duplicates import find_duplicates
+from curation.duplicates import hash_values, identities, repeats
 from curation.folders import Folder, body
 from curation.records import Reason, Row, Stage
+from curation.verdicts import were_kept
 from shards.store import Store
 
 SURVEYS: Final = "folders/"
@@ -25,6 +30,10 @@ class Source(Protocol):
     def units(self) -> list[str]: ...
 
     def rows(self, unit: str) -> list[Row]: ...
+
+    def kept(self) -> Iterator[tuple[str, pa.Table]]:
+        """The units, with the columns key, sha256 and phash of those of their rows that are kept."""
+        ...
 
     def bodies(self, unit: str, rows: Sequence[Row]) -> Iterator[tuple[Row, bytes]]:
         """Each of `rows` with its bytes. Raises ValueError where they can't be had any more."""
@@ -46,6 +55,11 @@ class FilteredStore:
 
     def rows(self, unit: str) -> list[Row]:
         return ledger.read(self.store, unit)
+
+    def kept(self) -> Iterator[tuple[str, pa.Table]]:
+        for unit, data in ledger.bodies(self.store, ledger.units(self.store)):
+            part = ledger.decode_table(data, f"{self.store.root}/{ledger.part_name(unit)}")
+            yield unit, part.select(_LOOKS).filter(pa.array(were_kept(part)))
 
     def bodies(self, unit: str, rows: Sequence[Row]) -> Iterator[tuple[Row, bytes]]:
         wanted = {row.link.key: row for row in rows}
@@ -79,6 +93,11 @@ class PictureFolder:
         """What the survey found. Which of them another source has is asked anew in each run, of all sources."""
         return [_reopened(row) for row in self._surveyed(unit)]
 
+    def kept(self) -> Iterator[tuple[str, pa.Table]]:
+        for unit in self.units():
+            rows = [row for row in self.rows(unit) if row.was_kept]
+            yield unit, ledger.table(rows, ()).select(_LOOKS)
+
     def mark(self, unit: str, rows: Sequence[Row]) -> None:
         """Writes the unit's rows with what became of them, where that differs from what is written."""
         if self._surveyed(unit) != rows:
@@ -107,6 +126,9 @@ def survey_name(unit: str) -> str:
     return f"{SURVEYS}{unit}.parquet"
 
 
+_LOOKS: Final = ["key", "sha256", "phash"]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
     """A row's place among all sources."""
@@ -122,23 +144,50 @@ def duplicates_across(sources: Sequence[Source], max_distance: int) -> dict[Plac
     The order is that of the sources, their units and their rows: of two equal pictures the earlier source's stays, and
     of one URL that gave two pictures the first: a patch is named by its URL.
     """
-    kept = [
-        (Place(source=number, unit=unit, key=row.link.key), row)
-        for number, source in enumerate(sources)
-        for unit in source.units()
-        for row in source.rows(unit)
-        if row.was_kept
-    ]
-    rows = [row for _, row in kept]
-    found = find_duplicates([row.sha256 or "" for row in rows], [row.phash or "" for row in rows], max_distance)
-    keys: set[str] = set()
+    kept = _Kept(sources)
+    of, _ = repeats(kept.identity, kept.look, max_distance)
+    first = np.zeros(len(of), bool)
+    first[np.unique(kept.key, return_index=True)[1]] = True
+    again = np.flatnonzero((of >= 0) | ~first).tolist()
+    rows = kept.rows({*again, *(int(of[at]) for at in again if of[at] >= 0)})
     ended: dict[Place, Row] = {}
-    for (place, row), match in zip(kept, found, strict=True):
-        if match is not None:
-            detail = f"of {rows[match.of].link.url}"
-            ended[place] = replace(row, reason=match.reason, stage=Stage.DUPLICATES, detail=detail)
-        elif place.key in keys:
-            detail = "an earlier source has it, with other bytes"
-            ended[place] = replace(row, reason=Reason.URL_REPEATED, stage=Stage.DUPLICATES, detail=detail)
-        keys.add(place.key)
+    for at in again:
+        if of[at] >= 0:
+            same = (kept.identity[at] == kept.identity[of[at]]).all()
+            reason = Reason.DUPLICATE_EXACT if same else Reason.DUPLICATE_NEAR
+            detail = f"of {rows[int(of[at])].link.url}"
+        else:
+            reason, detail = Reason.URL_REPEATED, "an earlier source has it, with other bytes"
+        source, unit = kept.units[kept.unit[at]]
+        place = Place(source=source, unit=unit, key=rows[at].link.key)
+        ended[place] = replace(rows[at], reason=reason, stage=Stage.DUPLICATES, detail=detail)
     return ended
+
+
+class _Kept:
+    """The kept rows of all sources, in their order, as columns: 44 bytes each."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+        self.units: list[tuple[int, str]] = []
+        keys, same, looks = [np.zeros(0, "S16")], [np.zeros((0, 2), np.uint64)], [np.zeros(0, np.uint64)]
+        counts: list[int] = []
+        for number, source in enumerate(sources):
+            for unit, table in source.kept():
+                self.units.append((number, unit))
+                counts.append(table.num_rows)
+                keys.append(np.array(table["key"].to_pylist(), "S16"))
+                same.append(identities(text or "" for text in table["sha256"].to_pylist()))
+                looks.append(hash_values([text or "" for text in table["phash"].to_pylist()]))
+        self._begins = np.cumsum([0, *counts])
+        self.unit = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        self.key, self.identity, self.look = np.concatenate(keys), np.concatenate(same), np.concatenate(looks)
+
+    def rows(self, wanted: Iterable[int]) -> dict[int, Row]:
+        """Those of these numbers, whole: each of their units is read once more."""
+        found: dict[int, Row] = {}
+        for unit, numbers in itertools.groupby(sorted(wanted), key=lambda at: int(self.unit[at])):
+            source, name = self.units[unit]
+            rows = [row for row in self._sources[source].rows(name) if row.was_kept]
+            found |= {at: rows[at - self._begins[unit]] for at in numbers}
+        return found

@@ -1,7 +1,7 @@
 """URL lists: Parquet or CSV with LAION-HR's columns, cut into chunks of fixed size with fixed numbers.
 
 Two passes over the lists. The first reads the URL column alone and finds repeats: 8 bytes a row in a temporary file
-and 3 in memory (1.4 and 0.5 GB for LAION-HR's 170 M rows); the second reads batch by batch, so the rest of the list
+and 5 in memory (1.4 and 0.8 GB for LAION-HR's 170 M rows); the second reads batch by batch, so the rest of the list
 never sits in memory.
 """
 

@@ -38,10 +38,14 @@ def open_rows(part: pa.Table) -> np.ndarray:
 
 def was_kept(part: pa.Table, thresholds: Thresholds) -> np.ndarray:
     """(rows,) bool: which of them are kept after `judge`, or were before they were forgotten."""
-    kept = np.asarray(pc.equal(part["reason"], Reason.KEPT.value))
+    return np.where(open_rows(part), _passes(part, thresholds), were_kept(part))
+
+
+def were_kept(part: pa.Table) -> np.ndarray:
+    """(rows,) bool: `Row.was_kept` of each as it stands."""
     forgotten = np.asarray(pc.equal(part["reason"], Reason.FORGOTTEN.value))
-    facts = kept | (forgotten & np.asarray(pc.equal(part["stage"], Stage.KEPT.value)))
-    return np.where(open_rows(part), _passes(part, thresholds), facts)
+    ended = np.asarray(pc.equal(part["stage"], Stage.KEPT.value))
+    return np.asarray(pc.equal(part["reason"], Reason.KEPT.value)) | (forgotten & ended)
 
 
 def _passes(part: pa.Table, thresholds: Thresholds) -> np.ndarray:

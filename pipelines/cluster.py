@@ -141,16 +141,16 @@ def each(task: Any, calls: Sequence[tuple[Any, ...]], watch: Callable[[int, int]
         watch(len(calls), done)
 
 
-def spread(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+def spread(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], most: int | None = None) -> Iterator[Any]:
     """The results of a plain function called with each of `calls` on the cluster, in their order.
 
-    `calls` may be without end: a few more are taken than there are cores. What a call raises is raised here.
+    `calls` may be without end: a few more are taken than there are cores, or `most`. What a call raises is raised here.
     """
     task = ray.remote(num_cpus=1, max_retries=20)(function)
     flying: deque[Any] = deque()
     for call in calls:
         flying.append(task.remote(*call))
-        if len(flying) >= 2 * cores():
+        if len(flying) >= (most or 2 * cores()):
             yield ray.get(flying.popleft())
     while flying:
         yield ray.get(flying.popleft())

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import tempfile
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ from curation.forgotten import Requests
 from curation.records import Reason, Refusal, Row
 from curation.sources import Source
 from pipelines.recipes import ShardRecipe
-from shards import codec, parquet, tar
+from shards import codec, tar
 from shards.format import Description, sample_name, to_json
+from shards.pool import pooled
 from shards.store import Store
 
 FOLDER: Final = "patches/"
@@ -74,7 +76,7 @@ class Cuttings:
     with_patches: dict[str, int]  # pictures with at least one patch
     patches: dict[str, int]
     flat: dict[str, int]  # patches dropped
-    stored: tuple[int, ...]  # per patch: bytes that its members take in a tar
+    stored: Sequence[int]  # per patch: bytes that its members take in a tar; an array, as there are millions
     suffixes: tuple[str, ...]  # per patch: "jpg" or "png"
 
 
@@ -144,7 +146,7 @@ def _cut(
         with_patches=dict(Counter(sources[key] for key in {piece.sample[:16] for piece in pieces})),
         patches=dict(Counter(piece.source for piece in pieces)),
         flat=dict(flat),
-        stored=tuple(tar.stored_size(piece.data_size, piece.json_size) for piece in pieces),
+        stored=array("q", (tar.stored_size(piece.data_size, piece.json_size) for piece in pieces)),
         suffixes=tuple(piece.suffix for piece in pieces),
     )
     per_picture = Counter(piece.sample.partition("_")[0] for piece in pieces)
@@ -230,7 +232,7 @@ def _read(store: Store, name: str) -> Cuttings | None:
     table = pq.read_table(io.BytesIO(store.read(_index_name(name))))
     about = json.loads(table.schema.metadata[_ABOUT])
     sizes = zip(table["data_size"].to_pylist(), table["json_size"].to_pylist(), strict=True)
-    stored = tuple(tar.stored_size(*pair) for pair in sizes)
+    stored = array("q", (tar.stored_size(*pair) for pair in sizes))
     return Cuttings(name=name, **about, stored=stored, suffixes=tuple(table["suffix"].to_pylist()))
 
 
@@ -245,20 +247,16 @@ def read_members(store: Store, name: str, which: Sequence[int]) -> Iterator[tupl
         yield piece, window[data_at : data_at + piece.data_size], window[json_at : json_at + piece.json_size]
 
 
-def read_metadata(store: Store, name: str) -> pa.Table:
-    """What the unit says of its pictures: a row each, as `curation.metadata` has them."""
-    return pq.read_table(io.BytesIO(store.read(_metadata_name(name))))
-
-
-def metadata_schema(store: Store, name: str) -> pa.Schema:
-    """The columns of that, without its rows."""
-    return pq.read_schema(parquet.stored_file(store, _metadata_name(name)))
+def metadata_tables(store: Store, names: Sequence[str]) -> Iterator[pa.Table]:
+    """What these units say of their pictures: a row each, as `curation.metadata` has them, a unit at a time."""
+    for data in pooled(store.read, map(_metadata_name, names)):
+        yield pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(use_threads=False)
 
 
 def clear(store: Store) -> None:
     """Removes all cuttings: once the shards are made of them they only take room."""
-    for name in list(store.list(FOLDER)):
-        store.delete(name)
+    for _ in pooled(store.delete, list(store.list(FOLDER))):
+        pass
 
 
 def _tar_name(name: str) -> str:

@@ -57,13 +57,20 @@ Watch = Callable[[int, Counter[str]], None]
 Landed = Callable[[Done], None]
 
 
-def prepare(job: FilterJob, stack: ExitStack) -> chunks.Plan:
+def prepare(job: FilterJob) -> chunks.Plan:
     """Checks the lists and the store's claim, and cuts the lists into chunks where that is not yet done.
-
-    For that it needs Ray, which stays until the stack is closed.
 
     Raises ValueError: a list that can't be read, a store that belongs to another recipe or other lists.
     """
+    known = _claimed(job)
+    if known is not None:
+        return known
+    with connected():
+        return _planned(job)
+
+
+def _claimed(job: FilterJob) -> chunks.Plan | None:
+    """The plan that the store has, all being checked; None where there is none yet."""
     for path in job.lists:
         urls.check_list(path)
     known = chunks.read_plan(job.store)
@@ -73,8 +80,10 @@ def prepare(job: FilterJob, stack: ExitStack) -> chunks.Plan:
     publish(job.store, job.scoring)
     if known is not None:
         _check_lists(job, known)
-        return known
-    stack.enter_context(connected())
+    return known
+
+
+def _planned(job: FilterJob) -> chunks.Plan:
     return chunks.plan(
         job.store,
         job.lists,
@@ -95,7 +104,10 @@ def run(job: FilterJob, watch: Watch, landed: Landed = lambda _: None) -> Change
     """
     job.store.sweep()
     with ExitStack() as stack:
-        plan = prepare(job, stack)
+        plan = _claimed(job)
+        if plan is None:
+            stack.enter_context(connected())
+            plan = _planned(job)
         pending = list(_pending(job, plan))
         if pending:
             stack.enter_context(connected())

@@ -179,11 +179,11 @@ def purge_shard(
 
 
 def _without(store: Store, plan: _Plan) -> Part:
-    """The metadata without the pictures that go: the same row groups, fewer rows."""
+    """The metadata without the pictures that go."""
     part, keys = plan.known.metadata, pa.array(sorted(one.key for one in plan.gone))
     stay = (table.filter(pc.invert(pc.is_in(table["key"], keys))) for table in parquet.read(store, part))
     name = manifest.part_name("metadata", plan.versions)
-    return parquet.write(store, name, parquet.schema_of(store, part), stay)
+    return parquet.write(store, name, parquet.schema_of(store, part), parquet.regrouped(stay))
 
 
 @ray.remote(num_cpus=1, max_retries=20)

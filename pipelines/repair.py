@@ -291,7 +291,7 @@ def _mend_metadata(job: RepairJob, known: Manifest) -> str:
 
     schema = metadata.common_schema([table.schema for table in tables()]) if units else pa.schema([])
     conformed = (metadata.conformed(table, schema) for table in tables())
-    return _put_if_same(job.store, known.metadata, schema, conformed)
+    return _put_if_same(job.store, known.metadata, schema, parquet.regrouped(conformed))
 
 
 def _put_if_same(store: Store, part: Part, schema: pa.Schema, tables: Iterator[pa.Table]) -> str:

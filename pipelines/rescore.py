@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import pyarrow as pa
 import ray
 
 from curation import ledger, originals
@@ -41,7 +42,8 @@ def rescore(job: Rescoring, watch: Callable[[int, int], None]) -> int:
     `watch(units in all, units done)` follows. What was written stays where a later unit raises.
     """
     publish(job.store, job.scoring)
-    largest = {unit: _largest(job, unit) for unit in ledger.units(job.store)}
+    parts = ledger.bodies(job.store, ledger.units(job.store))
+    largest = {unit: _largest(job, ledger.decode_table(data, ledger.part_name(unit))) for unit, data in parts}
     units = [unit for unit, pixels in largest.items() if pixels]
     if not units:
         return 0
@@ -50,9 +52,9 @@ def rescore(job: Rescoring, watch: Callable[[int, int], None]) -> int:
         return sum(each(task, [(unit, job) for unit in units], watch))
 
 
-def _largest(job: Rescoring, unit: str) -> int:
-    """Pixels of the largest picture of a unit that is to be scored, 0 where there is none."""
-    rows = (row for row in ledger.read(job.store, unit) if _open(job, row))
+def _largest(job: Rescoring, part: pa.Table) -> int:
+    """Pixels of the largest picture of a part that is to be scored, 0 where there is none."""
+    rows = (row for row in ledger.rows_of(part.filter(part["stored"])) if _open(job, row))
     return max(((row.width or 0) * (row.height or 0) for row in rows), default=0)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from curation import ledger
 from curation.judge import Thresholds
-from curation.settle import GROUP, Changes, settle
+from curation.settle import GROUP, TASKS, Changes, settle
 from pipelines.cluster import connected, spread
 from shards.store import Store
 
@@ -22,8 +23,8 @@ def settled(
     *,
     write: bool = True,
 ) -> Changes:
-    """`curation.settle.settle`, by as many workers as the cluster has cores."""
+    """`curation.settle.settle`, by the cluster's workers."""
     if len(list(islice(ledger.units(store), GROUP + 1))) <= GROUP:
         return settle(store, thresholds, max_distance, metrics, about, write=write)
     with connected():
-        return settle(store, thresholds, max_distance, metrics, about, write=write, spread=spread)
+        return settle(store, thresholds, max_distance, metrics, about, write=write, spread=partial(spread, most=TASKS))

@@ -43,9 +43,8 @@ class Shards:
 def survey(store: Store) -> Survey:
     """Reads the ledger. Raises ValueError where there is none, or one of another schema version."""
     tally, about, others = None, dict[str, Any](), 0
-    for unit in ledger.units(store):
+    for unit, data in ledger.bodies(store, ledger.units(store)):
         name = ledger.part_name(unit)
-        data = store.read(name)
         rows, said = ledger.decode(data, f"{store.root}/{name}"), ledger.about_of(data)
         if tally is None:
             about, tally = said, Tally(_thresholds(said, f"{store.root}/{name}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -137,3 +138,26 @@ def test_ten_thousand_real_laion_links_are_read_whole() -> None:
     refusals = [urls.refuse_url(link.url, allow_private=False) for link in links]
     assert sum(refusal is None for refusal in refusals) > 9_900
     assert all(link.key == url_key(link.url) for link in links)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 100])
+def test_pieces_of_lists_are_their_lines_in_order(tmp_path: Path, size: int) -> None:
+    """Also across the end of one list and of a batch, where the lists have other columns."""
+    pq.write_table(pa.table({"URL": [f"http://a/{n}" for n in range(7)], "WIDTH": range(7)}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"url": [f"http://b/{n}" for n in range(4)]}), tmp_path / "b.parquet")
+    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    pieces = list(urls.cut(paths, size))
+    assert [sum(map(len, piece)) for piece in pieces] == [min(size, 11 - at) for at in range(0, 11, size)]
+    found = [link for n, piece in enumerate(pieces) for link in urls.links_of(piece, "test", n * size)]
+    assert found == list(urls.read_links(paths, "test"))
+
+
+def test_repeats_are_found_in_every_part_of_the_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2,000 URLs of 900, in windows of 64 keys: as a set that grows says."""
+    drawn = np.random.default_rng(0).integers(0, 900, 2000).tolist()
+    pq.write_table(pa.table({"url": [f"http://a/{n}" for n in drawn]}), tmp_path / "a.parquet")
+    monkeypatch.setattr(urls, "_AT_A_TIME", 64)
+    known: set[int] = set()
+    assert urls.first_occurrences([tmp_path / "a.parquet"]).tolist() == [
+        n not in known and not known.add(n) for n in drawn
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,8 +150,7 @@ def test_a_real_run_after_and_on_its_way(world: World) -> None:
         world.serve(f"{number}.jpg", encoded(texture(number)) if number % 2 else good[: 50 + number])
     world.urls.append("http://127.0.0.1:9/refused.jpg")
     job = world.job(recipe=world.recipe(chunk_size=2))
-    with ExitStack() as stack:
-        prepare(job, stack)
+    prepare(job)
     assert status(job.store).step is Step.DOWNLOADING
     run(job, lambda total, so_far: None)
     done, rows = status(job.store), rows_of(job.store)
