@@ -7,6 +7,7 @@ python jobs/bench.py fetch                                           # against s
 python jobs/bench.py score --photos DIR --weights DIR                # the fused engine against pyiqa
 python jobs/bench.py train --peer DyNet --batch 2                    # a training step against the released code's
 python jobs/bench.py plan --rows 20000 --pilot 1000                  # a plan from a pilot against the run itself
+python jobs/bench.py scale                                           # on 1, 2 and 4 Ray nodes
 
 Pictures come over HTTP from this process, so both sides of a ratio share the cores with the server. Seconds count
 from the start of a contender's process to its end, imports and Ray's start included.
@@ -107,6 +108,7 @@ def _bench(flags: argparse.Namespace) -> None:
         "stream": _stream,
         "train": _train,
         "plan": _plan,
+        "scale": _scale,
     }
     work = works[flags.command]
     with tempfile.TemporaryDirectory(prefix="million-ird-bench-") as scratch:
@@ -336,6 +338,25 @@ def _plan(flags: argparse.Namespace, scratch: Path) -> str:
     return head + (store / promise.COMPARED).read_text()
 
 
+# ---------------------------------------------------------------- on several nodes
+
+
+def _scale(flags: argparse.Namespace, scratch: Path) -> str:
+    from jobs import bench_scale  # Ray takes seconds to import, and the other commands need none of it here
+
+    weights = _weights(flags.weights, [texture(seed, 768, 960) for seed in range(1, 7)], scratch)
+    loose = Weights(files=weights.files, bounds=dict.fromkeys(METRICS, 1e6), folder=weights.folder)
+    words = ["--min-res", str(LARGE), "--chunk-size", str(bench_scale.CHUNK), "--no-shards"]
+    words += ["--threads", str(bench_scale.THREADS), "--per-host", "1000"]
+
+    def job(address: str, server: PictureServer) -> None:
+        with tempfile.TemporaryDirectory(dir=scratch) as out:
+            _run(_job_command(_write_list(server, flags.rows, scratch), Path(out), loose, *words), scratch, address)
+        _check_answers(server, flags.rows)
+
+    return bench_scale.table(flags.nodes, flags.rows, job)
+
+
 def spread(files: Sequence[Path], limit: int | None) -> list[Path]:
     """At most `limit` files at even distances, the first and the last among them."""
     if limit is None or limit >= len(files):
@@ -376,10 +397,13 @@ def machine() -> str:
     )
 
 
-def _run(words: Sequence[str], scratch: Path) -> Run:
-    """Runs Python with `words` in a process of its own. Raises RuntimeError with its last words where it fails."""
+def _run(words: Sequence[str], scratch: Path, address: str = "local") -> Run:
+    """Runs Python with `words` in a process of its own; on a Ray of its own as well, unless `address` names another.
+
+    Raises RuntimeError with its last words where it fails.
+    """
     log = scratch / "log.txt"
-    quiet = {"NO_ALBUMENTATIONS_UPDATE": "1", "RAY_ADDRESS": "local"}  # a Ray of its own, whatever runs here
+    quiet = {"NO_ALBUMENTATIONS_UPDATE": "1", "RAY_ADDRESS": address}
     started = time.monotonic()
     with log.open("wb") as sink:
         process = subprocess.Popen(
@@ -434,7 +458,7 @@ def _parser() -> argparse.ArgumentParser:
         prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="{filter,cascade,memory,fetch,score,stream,train,plan}"
+        dest="command", required=True, metavar="{filter,cascade,memory,fetch,score,stream,train,scale,plan}"
     )
     one = commands.add_parser("filter", help="throughput and peak memory next to a plain script")
     two = commands.add_parser("memory", help="peak memory as the list grows")
@@ -461,11 +485,14 @@ def _parser() -> argparse.ArgumentParser:
     seven.add_argument("--width", type=int, default=48, help="channels of level 1 (default 48; the peer has no other)")
     seven.add_argument("--rounds", type=int, default=5, help="steps timed of each contender, in turns (default 5)")
     seven.add_argument("--compile", action="store_true", help="with torch.compile too: minutes before the first step")
-    eight = commands.add_parser("plan", help="a plan from a pilot against the run that it is of")
-    eight.add_argument("--rows", type=int, default=20_000, help="URLs of the list (default 20000)")
-    eight.add_argument("--pilot", type=int, default=1000, help="of them, for the pilot (default 1000)")
-    eight.add_argument("--weights", type=Path, help="folder with models fitted to its own pictures, by an earlier call")
-    for command in (one, two, four, five):
+    eight = commands.add_parser("scale", help="rows a second on 1, 2 and 4 Ray nodes of one core, on this machine")
+    eight.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4], help="nodes (default 1 2 4)")
+    eight.add_argument("--rows", type=int, default=800, help="pictures (default 800)")
+    nine = commands.add_parser("plan", help="a plan from a pilot against the run that it is of")
+    nine.add_argument("--rows", type=int, default=20_000, help="URLs of the list (default 20000)")
+    nine.add_argument("--pilot", type=int, default=1000, help="of them, for the pilot (default 1000)")
+    nine.add_argument("--wnines", type=Path, help="folder with models fitted to its own pictures, by an earlier call")
+    for command in (one, two, four, five, eight):
         command.add_argument("--weights", type=Path, help="folder with the metrics' weights (else pyiqa's cache)")
     two.add_argument("--rows", type=int, nargs="+", default=[1000, 20000], help="list lengths, ascending")
     three.add_argument("--rows", type=int, default=1000, help="downloads (default 1000)")

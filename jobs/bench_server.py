@@ -87,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
 def tiny(number: int) -> bytes:
     """A JPEG of 2 to 30 KB, other bytes for each number; one in a hundred has other pixels too, and is larger."""
     scored = number % SCORED_EVERY == 0
-    base = _textured(number, LARGE) if scored else _SMALL
+    base = textured(number, LARGE) if scored else _SMALL
     comment = f"picture {number}".encode()
     return base[:2] + _COMMENT + (len(comment) + 2).to_bytes(2, "big") + comment + base[2:]
 
@@ -99,10 +99,11 @@ def texture(seed: int, height: int, width: int) -> np.ndarray:
     return expose(rng, np.repeat(light[..., None], 3, axis=2).astype(np.float32))
 
 
-def _textured(seed: int, side: int) -> bytes:
+def textured(seed: int, side: int) -> bytes:
+    """A JPEG of `side` x `side` pixels."""
     buffer = io.BytesIO()
     Image.fromarray(texture(seed, side, side)).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
-_SMALL: Final = _textured(0, SMALL)
+_SMALL: Final = textured(0, SMALL)

@@ -1,0 +1,66 @@
+"""How the filter gains by nodes: the same list on clusters of 1, 2, 4 Ray nodes of one core each, all on this machine.
+
+What waits (pictures that come slowly and are refused as too small) gains by each node. What computes (pictures that are
+scored) gains until this machine's cores are all busy, so that nodes beyond those cost and bring nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from ray.cluster_utils import Cluster
+
+from jobs import terminal
+from jobs.bench_server import LARGE, PictureServer, textured, tiny
+from jobs.terminal import ratio, shown
+
+#: Seconds until a picture comes, where waiting is measured.
+SLOW: Final = 0.5
+CHUNK: Final = 40  # rows a unit: many for each node
+THREADS: Final = 8  # downloads at once, per unit in work
+_STORE: Final = 100_000_000  # bytes of a node's object store
+
+#: Runs the job on the cluster at an address, its list from a server.
+Job = Callable[[str, PictureServer], object]
+
+
+def slow(number: int) -> bytes:
+    """A small picture, late."""
+    time.sleep(SLOW)
+    return tiny(number * 100 + 1)
+
+
+def scored(number: int) -> bytes:
+    """A picture of its own that is large enough to be scored."""
+    return textured(number, 4 * LARGE)
+
+
+@contextmanager
+def cluster(nodes: int) -> Iterator[str]:
+    """So many Ray nodes of one core each on this machine; gives their address."""
+    node = {"num_cpus": 1, "object_store_memory": _STORE, "include_dashboard": False}
+    made = Cluster(initialize_head=True, head_node_args=node)
+    try:
+        for _ in range(nodes - 1):
+            made.add_node(num_cpus=1, object_store_memory=_STORE)
+        made.wait_for_nodes()
+        yield made.address
+    finally:
+        made.shutdown()
+
+
+def table(nodes: Sequence[int], rows: int, job: Job) -> str:
+    """Rows a second, from the first request to the last answer, by nodes; and as a multiple of the first column's."""
+    lines = []
+    for name, body in {"that wait": slow, "that are scored": scored}.items():
+        paces = []
+        for count in nodes:
+            with cluster(count) as address, PictureServer(body) as server:
+                job(address, server)
+                paces.append(rows / server.seconds)
+        lines.append((name, *map(shown, paces)))
+        lines.append(("  times", *(ratio(pace, paces[0]) for pace in paces)))
+    return terminal.table(("rows/s", *(f"{count} node{'s' * (count > 1)}" for count in nodes)), lines)
