@@ -6,8 +6,8 @@ python jobs/bench.py memory --rows 1000 20000                        # stays fla
 python jobs/bench.py fetch                                           # against stock img2dataset
 python jobs/bench.py score --photos DIR --weights DIR                # the fused engine against pyiqa
 python jobs/bench.py train --peer DyNet --batch 2                    # a training step against the released code's
-python jobs/bench.py scale                                           # on 1, 2 and 4 Ray nodes
 python jobs/bench.py plan --rows 20000 --pilot 1000                  # a plan from a pilot against the run itself
+python jobs/bench.py scale                                           # on 1, 2 and 4 Ray nodes
 
 Pictures come over HTTP from this process, so both sides of a ratio share the cores with the server. Seconds count
 from the start of a contender's process to its end, imports and Ray's start included.
@@ -107,8 +107,8 @@ def _bench(flags: argparse.Namespace) -> None:
         "score": _score,
         "stream": _stream,
         "train": _train,
-        "scale": _scale,
         "plan": _plan,
+        "scale": _scale,
     }
     work = works[flags.command]
     with tempfile.TemporaryDirectory(prefix="million-ird-bench-") as scratch:
@@ -314,6 +314,33 @@ def _train(flags: argparse.Namespace, _scratch: Path) -> str:
     )
 
 
+# ---------------------------------------------------------------- a plan against the run
+
+
+def _plan(flags: argparse.Namespace, scratch: Path) -> str:
+    fitted = flags.weights or scratch / "weights"
+    if flags.weights is None:
+        fit([texture(seed, 768, 960) for seed in range(1, 7)], fitted)
+    bounds = {one.metric: one.bound for one in recipes.demo().thresholds.metrics}
+    weights = Weights(files=resolve(METRICS, fitted), bounds=bounds, folder=fitted)
+    # no second tries; as patient as ever, or a busy machine's own server would count as a slow host
+    once = ("--attempts", "1", "--deadline", "30", "--min-res", str(SIDE))
+    with small_web(flags.rows) as urls_there:
+        listed = scratch / "list.parquet"
+        pq.write_table(pa.table({"URL": urls_there}), listed)
+        store = scratch / "store"
+        run = _job_command(listed, store, weights, *once)
+        script, *words = _job_command(listed, scratch / "pilot", weights, *once)
+        planned = _run([script, "plan", *words, "--pilot", str(flags.pilot), "--for", str(store)], scratch)
+        said = (scratch / "log.txt").read_text()
+        done = _run(run, scratch)
+    head = f"{said}\npilot of {flags.pilot}: {planned.seconds:.0f} s; run of {flags.rows}: {done.seconds:.0f} s\n\n"
+    return head + (store / promise.COMPARED).read_text()
+
+
+# ---------------------------------------------------------------- on several nodes
+
+
 def _scale(flags: argparse.Namespace, scratch: Path) -> str:
     from jobs import bench_scale  # Ray takes seconds to import, and the other commands need none of it here
 
@@ -328,30 +355,6 @@ def _scale(flags: argparse.Namespace, scratch: Path) -> str:
         _check_answers(server, flags.rows)
 
     return bench_scale.table(flags.nodes, flags.rows, job)
-
-
-# ---------------------------------------------------------------- a plan against the run
-
-
-def _plan(flags: argparse.Namespace, scratch: Path) -> str:
-    fitted = flags.weights or scratch / "weights"
-    if flags.weights is None:
-        fit([texture(seed, 768, 960) for seed in range(1, 7)], fitted)
-    bounds = {one.metric: one.bound for one in recipes.demo().thresholds.metrics}
-    weights = Weights(files=resolve(METRICS, fitted), bounds=bounds, folder=fitted)
-    # what never answers is not worth a bench's minutes
-    impatient = ("--read-timeout", "2", "--deadline", "6", "--attempts", "1", "--min-res", str(SIDE))
-    with small_web(flags.rows) as urls_there:
-        listed = scratch / "list.parquet"
-        pq.write_table(pa.table({"URL": urls_there}), listed)
-        store = scratch / "store"
-        run = _job_command(listed, store, weights, *impatient)
-        script, *words = _job_command(listed, scratch / "pilot", weights, *impatient)
-        planned = _run([script, "plan", *words, "--pilot", str(flags.pilot), "--for", str(store)], scratch)
-        said = (scratch / "log.txt").read_text()
-        done = _run(run, scratch)
-    head = f"{said}\npilot of {flags.pilot}: {planned.seconds:.0f} s; run of {flags.rows}: {done.seconds:.0f} s\n\n"
-    return head + (store / promise.COMPARED).read_text()
 
 
 def spread(files: Sequence[Path], limit: int | None) -> list[Path]:

@@ -197,21 +197,22 @@ def _cut(job: PilotJob, times: _Times, watch: Callable[[int, int], None]) -> flo
 def _executed() -> float:
     """Seconds that tasks of cutting and packing took so far, as if all their processes had been at work before.
 
-    From Ray's own record of tasks, which needs no dashboard. Of the first task of a process only how many there are.
+    From Ray's own record of tasks, which needs no dashboard. A process's first tasks are counted and not timed.
     """
     events = sorted(ray.timeline() or [], key=lambda one: one["ts"])
     whole = [one for one in events if one["cat"].removeprefix("task::") in _CUTTERS]
     runs = [one for one in events if one["cat"] == "task:execute"]
-    warm, cold = 0.0, 0
-    seen: set[tuple[str, str]] = set()
-    first = 0.0
+    warm: list[float] = []
+    cold: list[float] = []
+    begun: set[tuple[str, str]] = set()  # (process, kind of task)
     for task in whole:
-        inside = (r["dur"] for r in runs if r["tid"] == task["tid"] and 0 <= r["ts"] - task["ts"] <= task["dur"])
-        seconds = next(inside, task["dur"]) / 1e6
+        inside = (
+            one["dur"] for one in runs if one["tid"] == task["tid"] and 0 <= one["ts"] - task["ts"] <= task["dur"]
+        )
         kind = (task["tid"], task["cat"])
-        first, cold, warm = (first + seconds, cold + 1, warm) if kind not in seen else (first, cold, warm + seconds)
-        seen.add(kind)
-    return warm * len(whole) / (len(whole) - cold) if len(whole) > 2 * cold else warm + first
+        (warm if kind in begun else cold).append(next(inside, task["dur"]) / 1e6)
+        begun.add(kind)
+    return sum(warm) * len(whole) / len(warm) if len(warm) > len(cold) else sum(warm) + sum(cold)
 
 
 def _warm(times: _Times) -> list[Mapping[str, Any]]:
