@@ -15,7 +15,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -121,8 +120,7 @@ class Toy:
 
     def filter(self, job: FilterJob) -> None:
         """Links to a settled ledger. The list is cut with private addresses let through, and downloaded without."""
-        with ExitStack() as stack:
-            prepare(replace(job, fetching=replace(job.fetching, allow_private_hosts=True)), stack)
+        prepare(replace(job, fetching=replace(job.fetching, allow_private_hosts=True)))
         run(job, lambda rows, so_far: None)
 
     def shard(self, store: Store) -> None:
