@@ -238,6 +238,8 @@ def _add_verdict_flags(parser: argparse.ArgumentParser, *, needs_out: bool = Tru
 def _run_parser() -> argparse.ArgumentParser:
     parser = _parser("run", f"{PROGRAM} --urls laion_hr.parquet --out million-ird --weights weights/")
     _add_run_flags(parser)
+    parser.add_argument("--log", type=Path, metavar="FILE", help="a line of JSON for each chunk; also /dev/stderr")
+    metered.add_flag(parser)
     return parser
 
 
@@ -263,8 +265,6 @@ def _add_run_flags(parser: argparse.ArgumentParser, *, needs_out: bool = True) -
     parser.add_argument("--max-pixels", type=int, help="larger pictures are refused from the header")
     parser.add_argument("--retry-failed", action="store_true", help="again just what failed for a passing reason")
     parser.add_argument("--no-shards", action="store_true", help="stop at the kept originals")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="a line of JSON for each chunk; also /dev/stderr")
-    metered.add_flag(parser)
     downloads = parser.add_argument_group("downloads")
     downloads.add_argument("--threads", type=int, help="at once, per chunk in work")
     downloads.add_argument("--per-host", type=int, help="at once, per host and machine")
