@@ -126,7 +126,8 @@ def _money(made: Plan) -> str:
     rows = [(name, *map(_price, _ends(one))) for name, one in made.costs.items()]
     rows.append(("all", *map(_price, _ends(total_cost(made.costs)))))
     table = terminal.table((f"cost in {prices.currency}", "predicted", *_head()), rows)
-    return f"requests to S3: {said}\n\n{table}\nprices: {prices.about}"
+    about = textwrap.fill(f"prices: {prices.about}", _WIDTH)
+    return f"requests to S3: {said}\n\n{table}\n{about}"
 
 
 def _price(value: float) -> str:
