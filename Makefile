@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PHOTOS ?=
-# Two processes, file by file in the order of the folders: half of the tests wait for others' processes.
-PYTEST := $(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Three processes, file by file in the order of the folders: more than half of the time goes by in waiting for others.
+PYTEST := $(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 OUT ?= demo-out
 
 .PHONY: install demo test test-fast lint simd clean
