@@ -21,8 +21,8 @@ from unittest.mock import patch
 
 import boto3
 
+from jobs.hostile_server import HttpServer
 from tests import readme
-from tests.http_server import HttpServer
 from tests.readme import Make
 from tests.test_packaging import COMMANDS
 

@@ -11,9 +11,9 @@ import pytest
 import ray
 import torch
 
+from jobs.hostile_server import HttpServer
 from tests import readme
 from tests.conftest import S3Server
-from tests.http_server import HttpServer
 from tests.pipelines.conftest import prior
 from tests.readme import PROJECT, Elsewhere, Run, Target
 from tests.readme_table import SNIPPETS, TABLE

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import filter_laion
+from jobs.hostile_server import HttpServer
 from pipelines import pilot, promise
 from shards.store import LocalStore
 from tests import ledgers
-from tests.http_server import HttpServer
 from tests.jobs.conftest import Said
 from tests.pipelines.conftest import SIDE, encoded, local_ray, prior, texture
 

@@ -22,6 +22,7 @@ from dynet import checkpoint
 from dynet.loop import Every
 from dynet.model import ModelConfig
 from dynet.train import Settings
+from jobs.hostile_server import HttpServer
 from pipelines import filter_laion, pretrain, shard
 from pipelines.cluster import connected, each
 from pipelines.pretrain import PretrainJob
@@ -29,7 +30,6 @@ from pipelines.pretrain_recipes import PretrainRecipe
 from pipelines.recipes import ShardRecipe
 from pipelines.shard import ShardJob
 from shards.store import LocalStore
-from tests.http_server import HttpServer
 from tests.pipelines.conftest import SIDE, World, encoded, rows_of, texture
 from tests.pipelines.ray_nodes import LosingStore, Moment, Nodes, driver, ignored, tended, until
 from tests.pipelines.test_kills import undated

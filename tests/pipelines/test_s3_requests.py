@@ -11,12 +11,12 @@ import pytest
 
 from curation.forecast import exactly
 from jobs import filter_laion
+from jobs.hostile_server import HttpServer
+from jobs.s3_proxy import S3Proxy
 from pipelines.s3_requests import GETS_A_CHUNK, PART, PUTS_A_CHUNK, requests
 from shards.store import open_store
 from tests.conftest import S3Server
-from tests.http_server import HttpServer
 from tests.pipelines.conftest import SIDE, encoded, texture
-from tests.s3_proxy import S3Proxy
 
 BOUNDS = ("--metrics", "niqe,brisque", "--threshold", "niqe=30", "--threshold", "brisque=200")
 
