@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from curation.degradations import degrade
+from curation.pilot import Pilot
 from curation.records import url_key
 from dynet import upstream
 from dynet.model import DyNet
@@ -80,6 +81,21 @@ def link_lists(world: World, path: Path) -> None:
     for number in range(2):
         urls = [_link(world, 2 * number + more) for more in range(2)]
         pq.write_table(pa.table({"URL": urls}), path / f"part-{number}.parquet")
+
+
+def pilot(_world: World, path: Path) -> None:
+    """What a pilot of 100 rows measured."""
+    seconds = {
+        "wait_seconds": 90.0,
+        "score_seconds": 6.0,
+        "cut_seconds": 2.0,
+        "store_seconds": 1.0,
+        "unit_seconds": 3.0,
+    }
+    sizes = {"bytes_down": 30_000_000, "bytes_kept": 3_000_000, "bytes_ledger": 9_000, "bytes_shards": 2_000_000}
+    made = Pilot(rows=100, answered=70, scored=40, kept=5, patches=20, chunks=1, **seconds, **sizes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(made.to_json())
 
 
 def store(world: World, path: Path) -> None:

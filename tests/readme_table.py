@@ -46,6 +46,41 @@ TABLE: dict[str, Sequence[Entry]] = {
             leaves=("million-ird/shards/manifest.json",),
         )
     ],
+    "dynet-filter plan --urls laion_hr.parquet --pilot 5000 --nodes 8 --cores 32 --gbits 10 "
+    "--for s3://bucket/million-ird": [
+        Run(
+            needs={"laion_hr.parquet": needs.links, "weights": needs.prior},
+            more=_WEIGHED,
+            leaves=("laion_hr-pilot/report/pilot.json", "s3://bucket/million-ird/report/plan.json"),
+        )
+    ],
+    "python jobs/simulate.py --pilot laion_hr-pilot/report/pilot.json --nodes 16 --cores 16": [
+        Run(
+            needs={"jobs": needs.jobs, "laion_hr-pilot/report/pilot.json": needs.pilot},
+            more="--urls 100000",
+            says="last 1 %",
+        )
+    ],
+    "python jobs/drill.py --list": [Run(needs={"jobs": needs.jobs}, says="torn-shard")],
+    "python jobs/drill.py --out /shared/drill --serve-on 10.0.0.5": [
+        Elsewhere(tests=("tests/jobs/test_drill.py::test_a_handful_for_real_and_what_did_not_happen_fails",))
+    ],
+    "dynet-filter --urls … --out STORE --metrics-port 9100 --log units.log": [
+        Run(
+            needs={"links": needs.links, "weights": needs.prior},
+            values={"…": "links"},
+            more=_WEIGHED,
+            leaves=("units.log", "STORE/shards/manifest.json"),
+        )
+    ],
+    "ray start --head --metrics-export-port=8080": [
+        Elsewhere(
+            tests=(
+                f"{_JOB}test_a_submitted_job_leaves_a_whole_store",
+                "tests/pipelines/test_metering.py::test_both_endpoints_and_the_log_say_what_the_ledger_says",
+            )
+        )
+    ],
     "export RAY_AUTH_MODE=token": [Elsewhere(tests=(f"{_JOB}test_without_the_token_nothing_is_taken",))],
     "ray get-auth-token --generate": [Run(leaves=(".ray/auth_token",))],
     "chmod 600 ~/.ray/auth_token": [Run(needs={".ray/auth_token": needs.some_digest}, leaves=(".ray/auth_token",))],
