@@ -224,7 +224,10 @@ _DESCRIPTIONS = {
 
 
 def _add_verdict_flags(parser: argparse.ArgumentParser, *, needs_out: bool = True) -> None:
-    parser.add_argument("--out", required=needs_out, help="the store: a folder or s3://bucket/prefix")
+    of_pilot = "the pilot's own store: a folder or s3://bucket/prefix (default: LIST-pilot, here)"
+    parser.add_argument(
+        "--out", required=needs_out, help="the store: a folder or s3://bucket/prefix" if needs_out else of_pilot
+    )
     parser.add_argument("--endpoint-url", help="another S3 server than AWS's")
     parser.add_argument("--metrics", help="the metrics that vote, comma-separated; pyiqa's names, or this project's")
     parser.add_argument(
