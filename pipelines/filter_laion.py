@@ -34,7 +34,8 @@ from pipelines.cluster import connected, cores, here, spread
 from pipelines.recipes import FilterRecipe
 from pipelines.scoring import ScorerSpec, publish
 from pipelines.settling import settled
-from pipelines.units import Done, Progress, Setting, room, run_unit
+from pipelines.unit_tally import Done, Progress
+from pipelines.units import Setting, room, run_unit
 from shards.store import Store
 
 POLL_SECONDS = 0.5

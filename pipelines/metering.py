@@ -22,7 +22,7 @@ from ray.util.metrics import Counter as RayCounter
 from ray.util.metrics import Gauge as RayGauge
 
 from curation.records import Reason
-from pipelines.units import Done
+from pipelines.unit_tally import Done
 
 if TYPE_CHECKING:  # it takes torch, and the filter's driver has no use for that
     from dynet.progress import Progress

@@ -28,7 +28,7 @@ from pipelines.filter_laion import FilterJob, Watch
 from pipelines.promise import stored
 from pipelines.recipes import ShardRecipe
 from pipelines.shard import ShardJob
-from pipelines.units import Done
+from pipelines.unit_tally import Done
 from shards import manifest
 from shards.store import Store
 

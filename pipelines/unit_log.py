@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from curation.records import Reason
-from pipelines.units import Done
+from pipelines.unit_tally import Done
 
 LOGGER: Final = "million_ird.units"
 _log = logging.getLogger(LOGGER)

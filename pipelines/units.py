@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +27,7 @@ from curation.records import TRANSIENT, Fetched, Reason, Refusal, Row, Stage
 from pipelines.cluster import at_most, gpu_share, workers
 from pipelines.recipes import FilterRecipe
 from pipelines.scoring import ScorerSpec, needs, passes, ready_panel
+from pipelines.unit_tally import Done, Tally
 from shards.store import Store
 
 BATCH_PICTURES: Final = 4
@@ -48,50 +48,6 @@ class Setting:
     retry_failed: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Done:
-    """A unit's end, and what it took. What a try took that was killed is lost with it, as is a killed batch's time."""
-
-    unit: str
-    reasons: Counter[str]  # of all its rows, those of an earlier run included
-    #: "unit": from begin to end. "fetch": what its downloads waited, all added up. "score": of the cores that scored,
-    #: models built before; "gpu": those of them with a share of a GPU. "store": reads and writes, but of refused
-    #: pictures to be shown. "cpu": of a core, by the unit itself: what downloads, tars and the ledger compute.
-    seconds: Mapping[str, float]
-    scored: int  # pictures that were decoded and scored, or refused by that
-    bytes_read: int
-    bytes_kept: int  # of originals new to the store
-    node: str = ""  # Ray's name of it, where the unit ended
-    tries: int = 1  # how often it was begun in this run, by what `Progress` knows
-
-
-@dataclass(slots=True)
-class _Tally:
-    """The same, as it grows."""
-
-    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    scored: int = 0
-    bytes_read: int = 0
-    batches: int = 0  # being scored now, or waiting for it
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        begun = time.perf_counter()
-        yield
-        self.seconds[stage] += time.perf_counter() - begun
-
-    def done(self, unit: str, rows: Sequence[Row], kept: Mapping[str, Path]) -> Done:
-        return Done(
-            unit=unit,
-            reasons=Counter(row.reason.value for row in rows),
-            seconds={stage: self.seconds[stage] for stage in ("unit", "fetch", "score", "gpu", "store", "cpu")},
-            scored=self.scored,
-            bytes_read=self.bytes_read,
-            bytes_kept=sum(row.bytes or 0 for row in rows if row.link.key in kept),
-            node=ray.get_runtime_context().get_node_id(),
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class _Batch:
     """Pictures that are scored together: their rows, their files, and by what, the first of it now."""
@@ -99,43 +55,6 @@ class _Batch:
     pictures: list[tuple[Row, Path]]
     passes: tuple[ScorerSpec, ...]
     on_gpu: bool = False  # asked for a share of one
-
-
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
-class Progress:
-    """Rows done per unit, told by the units, asked by the driver. A unit that starts again starts from nothing.
-
-    So does this: where its process dies, the numbers on the screen fall back and the job goes on.
-    """
-
-    def __init__(self) -> None:
-        self._units: dict[str, Counter[str]] = {}
-        self._sum: Counter[str] = Counter()  # of 170,000 units: to add them up anew takes half a second each time
-        self._begun: Counter[str] = Counter()
-        self._batches: dict[str, int] = {}  # of units that have some
-
-    def begin(self, unit: str) -> None:
-        self._begun[unit] += 1
-
-    def tell(self, unit: str, reasons: Counter[str], batches: int = 0) -> None:
-        self._sum.subtract(self._units.get(unit, {}))
-        self._sum.update(reasons)
-        self._units[unit] = reasons
-        self._batches.pop(unit, None)
-        if batches:
-            self._batches[unit] = batches
-
-    def land(self, unit: str, reasons: Counter[str]) -> int:
-        """The driver has it. How often it was begun: 1 also where the first try was told to one that died."""
-        self.tell(unit, reasons)
-        return self._begun.pop(unit, 1)
-
-    def batches(self) -> int:
-        """Those that wait for scores in all units."""
-        return sum(self._batches.values())
-
-    def so_far(self) -> Counter[str]:
-        return +self._sum
 
 
 def room() -> dict[str, Any]:
@@ -154,7 +73,7 @@ def run_unit(unit: str, setting: Setting, progress: Any) -> Done:
     Raises StoreError where the store can't be used, `curation.fetch.ResolverDown` where no name resolves.
     """
     progress.begin.remote(unit)
-    tally, begun = _Tally(), time.process_time()
+    tally, begun = Tally(), time.process_time()
     with tempfile.TemporaryDirectory(prefix="million-ird-") as scratch, tally.timed("unit"):
         final, kept = _run(unit, setting, progress, Path(scratch), tally)
     tally.seconds["cpu"] = time.process_time() - begun
@@ -164,7 +83,7 @@ def run_unit(unit: str, setting: Setting, progress: Any) -> Done:
 
 
 def _run(
-    unit: str, setting: Setting, progress: Any, scratch: Path, tally: _Tally
+    unit: str, setting: Setting, progress: Any, scratch: Path, tally: Tally
 ) -> tuple[list[Row], Mapping[str, Path]]:
     """The unit's rows as they were committed, and the files of the pictures that this run kept, by key."""
     store, recipe = setting.store, setting.recipe
@@ -219,7 +138,7 @@ def _kept(row: Row, recipe: FilterRecipe) -> Row:
     return judge(replace(row, stored=True), recipe.thresholds)
 
 
-def _measured(todo: Sequence[Row], setting: Setting, scratch: Path, tally: _Tally) -> Iterator[tuple[Row, Path | None]]:
+def _measured(todo: Sequence[Row], setting: Setting, scratch: Path, tally: Tally) -> Iterator[tuple[Row, Path | None]]:
     """Each row with its facts and verdict, and where its bytes lie if they came."""
     by_key = {row.link.key: row for row in todo}
     waiting: list[tuple[Row, Path]] = []
@@ -279,7 +198,7 @@ def _submitted(batch: _Batch, setting: Setting) -> dict[Any, _Batch]:
     return {task: replace(batch, on_gpu=wanted["num_gpus"] > 0)}
 
 
-def _collected(scoring: dict[Any, _Batch], setting: Setting, tally: _Tally) -> Iterator[tuple[Row, Path | None]]:
+def _collected(scoring: dict[Any, _Batch], setting: Setting, tally: Tally) -> Iterator[tuple[Row, Path | None]]:
     """Takes one finished batch off `scoring`; where a picture killed its worker, each is tried alone.
 
     A node that is gone says nothing of the pictures it had: they are scored again, however often that happens.

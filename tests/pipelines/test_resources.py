@@ -26,7 +26,8 @@ from curation.records import Reason
 from pipelines.cluster import at_most
 from pipelines.filter_laion import run
 from pipelines.scoring import needs
-from pipelines.units import BATCH_PICTURES, IN_FLIGHT, Done
+from pipelines.unit_tally import Done
+from pipelines.units import BATCH_PICTURES, IN_FLIGHT
 from shards.store import open_store
 from tests.curation.scorers.conftest import NIMA_FILE, pin, write_nima
 from tests.pipelines.conftest import SIDE, World, encoded, rows_of, texture
