@@ -28,9 +28,9 @@ from shards.store import LocalStore, Store, StoreError, Written, open_store
 SIDE = 512  # pixels of the pictures here, and the smallest that is kept
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    """One local Ray of two cores for all tests that don't kill it."""
+    """One local Ray of two cores for all tests of a file; other files start their own, of other kinds too."""
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
