@@ -7,7 +7,7 @@ PHOTOS ?=
 PYTEST := $(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 OUT ?= demo-out
 
-.PHONY: install demo test test-fast lint simd clean
+.PHONY: install demo test test-all test-fast lint simd clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,9 @@ lint: install
 	$(VENV)/bin/mypy
 
 test: lint
+	$(PYTEST) -m 'not endurance'
+
+test-all: lint
 	$(PYTEST)
 
 test-fast: lint

@@ -240,6 +240,7 @@ DISARMED = (
 
 
 @pytest.mark.slow
+@pytest.mark.endurance
 def test_a_handful_for_real_and_what_did_not_happen_fails(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

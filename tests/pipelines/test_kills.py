@@ -259,6 +259,7 @@ def command(world: World, store: Path) -> list[str]:
     return [sys.executable, "-m", "jobs.filter_laion", *lists, *words, *bounds, "--allow-private-hosts"]
 
 
+@pytest.mark.endurance
 def test_killed_at_twenty_moments_the_end_is_that_of_an_undisturbed_run(world: World) -> None:
     world.urls += fill(world.server)
     calm, disturbed = LocalStore(world.folder / "calm"), LocalStore(world.folder / "disturbed")

@@ -107,6 +107,7 @@ def assert_same(calm: LocalStore, disturbed: LocalStore) -> None:
 # ---------------------------------------------------------------- filtering
 
 
+@pytest.mark.endurance
 def test_nodes_lost_under_a_picture_are_not_held_against_it(tmp_path: Path, prior: Path, nodes: Nodes) -> None:
     """Three of them, one after the other, each while it scored the same batch; the unit lives on on the head."""
     nodes.have(1)
@@ -148,6 +149,7 @@ def test_nodes_lost_while_they_commit_leave_what_no_loss_leaves(nodes: Nodes, li
     assert_same(listed.calm, store)
 
 
+@pytest.mark.endurance
 def test_nodes_that_are_added_get_work_and_a_killed_driver_is_followed_by_another(
     nodes: Nodes, listed: Listed, tmp_path: Path
 ) -> None:
@@ -197,6 +199,7 @@ def test_results_that_were_lost_with_their_node_are_made_again(nodes: Nodes, tmp
         tended(nodes, [running], tmp_path)
 
 
+@pytest.mark.endurance
 def test_what_one_cluster_began_to_filter_another_ends(nodes: Nodes, listed: Listed, tmp_path: Path) -> None:
     """The head and all nodes are lost while a unit is about to commit and others have."""
     store = losing(tmp_path / "store", Moment(name="ledger/", after=False, holds=True))
