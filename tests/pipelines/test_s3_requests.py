@@ -43,6 +43,7 @@ def counted(server: S3Server, web: HttpServer, prior: Path, folder: Path, chunks
 
 
 @pytest.mark.slow
+@pytest.mark.endurance
 def test_requests_are_as_many_as_told(local_ray: None, s3_server: S3Server, prior: Path, tmp_path: Path) -> None:
     """By how many more a longer list takes: what a run asks once, whatever its length, is left out."""
     with HttpServer() as web:
