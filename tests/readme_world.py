@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
-from unittest.mock import patch
 
 import boto3
+import pytest
 
 from jobs.hostile_server import HttpServer
 from tests import readme
@@ -119,7 +119,9 @@ class World:
 
 def _script(path: str, *words: str) -> int:
     """What `python PATH WORDS` does, in this process."""
-    with patch.object(sys, "argv", [path, *words]), patch.object(sys, "path", [str(Path(path).parent), *sys.path]):
+    with pytest.MonkeyPatch.context() as now:
+        now.setattr(sys, "argv", [path, *words])
+        now.setattr(sys, "path", [str(Path(path).parent), *sys.path])
         try:
             runpy.run_path(path, run_name="__main__")
         except SystemExit as ended:

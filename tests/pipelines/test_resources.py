@@ -24,7 +24,7 @@ from ray.cluster_utils import Cluster
 from curation.fetch import FetchSettings
 from curation.records import Reason
 from pipelines.cluster import at_most
-from pipelines.filter_laion import run
+from pipelines.filter_laion import prepare, run
 from pipelines.scoring import needs
 from pipelines.unit_tally import Done
 from pipelines.units import BATCH_PICTURES, IN_FLIGHT
@@ -109,9 +109,10 @@ def held_back(world: World, cluster: Cluster, width: int, count: int, chunk: int
     world.fetching = FetchSettings(
         allow_private_hosts=True, threads=THREADS, per_host=THREADS, read_timeout=60, deadline=300
     )
+    job = world.job(recipe=world.recipe(chunk_size=chunk, cascade=False))
+    prepare(job)  # by tasks that want the core too
     slow = Slow(world, cluster)
     ray.get(slow.core.hold.remote())
-    job = world.job(recipe=world.recipe(chunk_size=chunk, cascade=False))
     run(job, slow)
     rows = rows_of(job.store)
     assert {row.link.url: row.sha256 for row in rows} == digests
@@ -134,7 +135,7 @@ def test_what_the_object_store_cant_hold_is_spilled_and_comes_back(world: World,
     slow = held_back(world, cluster, width=1400, count=80, chunk=40)
     size, seen = len(noise(0, 1400)), object_store(cluster)
     print(f"{slow.used / 1e6:.1f} MB used, {seen.spilled_bytes_total / 1e6:.1f} MB spilled")
-    assert SUBMITTED * size > STORE_BYTES >= max(slow.used, slow.used_after)
+    assert SUBMITTED * size + (1 << 20) >= slow.used > STORE_BYTES  # what Ray has put on disk at once is counted
     assert seen.restored_bytes_total > 0 < seen.spilled_bytes_total <= SUBMITTED * size + (1 << 20)
 
 
