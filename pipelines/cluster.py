@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -94,7 +96,15 @@ def cores() -> int:
 
 
 def workers() -> list[dict[str, float]]:
-    """What each node has that takes work now: a head without cores takes none."""
+    """What each node has that takes work now: a head without cores takes none.
+
+    Asked of the head once a second: each batch of pictures wants to know, and there may be thousands a second.
+    """
+    return _workers(int(time.monotonic()))
+
+
+@functools.lru_cache(maxsize=1)
+def _workers(_second: int) -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 import ray
 
-from pipelines.cluster import gpu_share, memory
+from pipelines.cluster import _workers, gpu_share, memory
 from pipelines.scoring import ScorerSpec, needs, passes
+
+
+@pytest.fixture(autouse=True)
+def anew() -> None:
+    """What was known of another cluster this second is forgotten."""
+    _workers.cache_clear()
 
 
 def nodes(*resources: dict[str, float]) -> list[dict[str, Any]]:
@@ -40,6 +47,7 @@ def test_no_task_asks_for_the_memory_of_a_node_that_is_gone(monkeypatch: pytest.
     monkeypatch.setattr(ray, "nodes", lambda: [large, small])
     assert memory(20e9) == 20e9
     large["Alive"] = False
+    _workers.cache_clear()  # a second later
     assert memory(20e9) == 0.9 * 16e9
 
 
@@ -89,3 +97,12 @@ def test_only_networks_gain_by_a_gpu() -> None:
     none = ("niqe", "brisque", "upscaling", "jpeg_quality")
     assert not ScorerSpec.of(dict.fromkeys(none, ()), "fused").has_networks
     assert ScorerSpec.of(dict.fromkeys((*none, "nima"), ()), "fused").has_networks
+
+
+def test_the_head_is_asked_for_its_nodes_once_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    seen = nodes({"CPU": 16, "memory": 64e9})
+    monkeypatch.setattr(ray, "nodes", lambda: asked.append(time.monotonic()) or seen)
+    for _ in range(1000):
+        assert memory(1e9) == 1e9 and gpu_share() == 0
+    assert 1 <= len(asked) <= 1 + int(time.monotonic() - asked[0] + 1)
