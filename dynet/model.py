@@ -174,7 +174,7 @@ class DyNet(nn.Module):
         limits.recompile_limit = max(limits.recompile_limit, _PROGRAMS)
         for module in self.modules():
             if isinstance(module, TransformerBlock):
-                module.compile(**options)
+                module.compile(dynamic=False, **options)
 
     def _features(self, x: Tensor, counts: Depth) -> Tensor:
         """(B, width, H, W) embedded to (B, 2 width, H, W) refined."""

@@ -23,7 +23,7 @@ from pyarrow.fs import S3FileSystem
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer, get_device
 
-from dynet import checkpoint
+from dynet import checkpoint, memory
 from dynet.progress import Progress
 from dynet.train import Diverged
 from pipelines.cluster import connected, here
@@ -81,6 +81,8 @@ def launch(how: Launch, work: Work, watch: Watch) -> Progress:
     spot nodes a long run loses more than three.
     """
     if not how.ranks:
+        if how.device == "cpu":
+            memory.keep_freed()
         return work(Rank(rank=0, world=1, device=torch.device(how.device), watch=watch))
     with connected() as own:
         if own and how.device == "cuda":

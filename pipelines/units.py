@@ -33,6 +33,10 @@ from shards.store import Store
 BATCH_PICTURES: Final = 4
 IN_FLIGHT: Final = 8  # batches of a unit being scored or waiting for it: bounds the object store
 GPU_SECONDS: Final = 10.0  # without a batch scored, until it is asked whether there still is a GPU
+#: Of a core: a download waits. What the units of a node take together, its scores leave, so that a node has one score
+#: for each of its cores beside them. Any more, and a whole core would stand idle (1.2 of 2 busy against 1.9).
+DOWNLOAD_CORES: Final = 0.001
+SCORE_CORES: Final = 1 - 2 * DOWNLOAD_CORES
 TELL_SECONDS: Final = 0.5  # between two reports of a unit's progress
 
 
@@ -65,8 +69,7 @@ def room() -> dict[str, Any]:
     return at_most(1 + int(max((node["CPU"] for node in workers()), default=1)), "units")
 
 
-# No core: a download waits, and any fraction of one would keep a whole core from scoring (1.2 of 2 busy against 1.9).
-@ray.remote(num_cpus=0, max_retries=20, scheduling_strategy="SPREAD")
+@ray.remote(num_cpus=DOWNLOAD_CORES, max_retries=20, scheduling_strategy="SPREAD")
 def run_unit(unit: str, setting: Setting, progress: Any) -> Done:
     """One chunk from links to its committed ledger part.
 
@@ -252,7 +255,7 @@ def _pixels(path: Path, max_pixels: int) -> int:
     return seen.width * seen.height
 
 
-@ray.remote(num_cpus=1, max_retries=2)  # a picture that kills its worker costs that many models built, twice
+@ray.remote(num_cpus=SCORE_CORES, max_retries=2)  # a picture that kills its worker costs that many models built, twice
 def score_batch(rows: list[Row], bodies: list[bytes], setting: Setting, scoring: ScorerSpec) -> tuple[list[Row], float]:
     """Decodes and scores pictures: one core, one model per worker process. Also the seconds, the models built."""
     panel = ready_panel(setting.store, scoring)

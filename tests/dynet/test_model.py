@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -123,6 +123,21 @@ def test_another_depth_compiles_nothing_again() -> None:
     model(_picture(), "S")
     with torch.compiler.set_stance("fail_on_recompile"):
         torch.testing.assert_close(model(_picture(), "L"), before)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_know_their_sizes() -> None:
+    """Inductor can't order the strides of a block of a later level whose sizes it is left to guess."""
+    unknown: list[object] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Sequence[object]) -> Callable[..., object]:
+        unknown.extend(one for one in inputs if isinstance(one, torch.SymInt))
+        return graph.forward
+
+    model = DyNet(ModelConfig(width=8, refinement=1))
+    model.compile_blocks(backend=backend)
+    model(_picture(), "S")
+    assert not unknown
 
 
 # ---------------------------------------------------------------- pictures

@@ -27,7 +27,7 @@ from pipelines.cluster import at_most
 from pipelines.filter_laion import prepare, run
 from pipelines.scoring import needs
 from pipelines.unit_tally import Done
-from pipelines.units import BATCH_PICTURES, IN_FLIGHT
+from pipelines.units import BATCH_PICTURES, DOWNLOAD_CORES, IN_FLIGHT, SCORE_CORES
 from shards.store import open_store
 from tests.curation.scorers.conftest import NIMA_FILE, pin, write_nima
 from tests.pipelines.conftest import SIDE, World, encoded, rows_of, texture
@@ -61,9 +61,9 @@ def object_store(cluster: Cluster) -> Any:
     return get_memory_info_reply(get_state_from_address(cluster.address)).store_stats
 
 
-@ray.remote(num_cpus=1)
+@ray.remote(num_cpus=SCORE_CORES)
 class Core:
-    """Takes a core away from whoever scores."""
+    """Takes a core away from whoever scores, and leaves what downloads ask for."""
 
     def hold(self) -> None: ...
 
@@ -203,6 +203,14 @@ def test_no_node_gets_more_units_than_its_share(cluster: Cluster) -> None:
     begun = time.monotonic()
     ray.get(asked)
     assert time.monotonic() - begun >= 3.0
+
+
+@pytest.mark.parametrize("cores", [1, 2, 16, 192])
+def test_a_node_has_a_score_for_each_core_beside_all_its_units(cores: int) -> None:
+    """In Ray's own grains, a ten-thousandth of a core."""
+    score, unit = (round(10_000 * one) for one in (SCORE_CORES, DOWNLOAD_CORES))
+    left = 10_000 * cores - unit * (1 + cores)
+    assert left // score == cores == 10_000 * cores // score
 
 
 @ray.remote(num_cpus=0)
