@@ -24,6 +24,7 @@ class Pilot:
     bytes_ledger: int
     bytes_shards: int
     chunks: int
+    cut_held_seconds: float = 0.0  # of the cores that were there meanwhile, idle or not
     unit_seconds: float = 0.0  # of cores: what units themselves compute (downloads, tars, ledger), scoring aside
 
     def __post_init__(self) -> None:

@@ -95,10 +95,10 @@ def run(job: PilotJob, scratch: Path, watches: Watches) -> Observed:
         times = _Times(store)
         filter_laion.run(small, watches.filtering, times.landed)
         settle_seconds = _settled(small)
-        cut_seconds = _cut(job, times, watches.cutting) if job.cut else 0.0
+        cut = _cut(job, times, watches.cutting) if job.cut else (0.0, 0.0)
         had, gpus = cores(), gpu_share()
         rows = [row for unit in ledger.units(store) for row in ledger.read(store, unit)]
-        pilot = _sums(store, rows, times, cut_seconds)
+        pilot = _sums(store, rows, times, cut)
     store.write(PILOT, pilot.to_json().encode())
     return Observed(
         drawn=drawn,
@@ -151,8 +151,12 @@ class _Times:
         return dict(self._entry["units"])
 
     @property
-    def cut(self) -> float | None:
-        return None if self._entry["cut"] is None else float(self._entry["cut"])
+    def cut(self) -> tuple[float, float] | None:
+        """Core-seconds of cutting and packing, and those of all cores meanwhile."""
+        if self._entry["cut"] is None:
+            return None
+        worked, held = self._entry["cut"]
+        return float(worked), float(held)
 
     def landed(self, done: Done) -> None:
         self._entry["goes"] += not self._went
@@ -160,8 +164,8 @@ class _Times:
         self._entry["units"][done.unit] = {**done.seconds, "rows": done.reasons.total(), "scored": done.scored}
         self._write()
 
-    def was_cut(self, seconds: float) -> None:
-        self._entry["cut"] = seconds
+    def was_cut(self, worked: float, held: float) -> None:
+        self._entry["cut"] = [worked, held]
         self._write()
 
     def _write(self) -> None:
@@ -176,22 +180,27 @@ def _settled(job: FilterJob) -> float:
     return time.perf_counter() - begun
 
 
-def _cut(job: PilotJob, times: _Times, watch: Callable[[int, int], None]) -> float:
-    """Core-seconds of cutting and packing; cut anew where an earlier go did not get to the end of it."""
+def _cut(job: PilotJob, times: _Times, watch: Callable[[int, int], None]) -> tuple[float, float]:
+    """Core-seconds of cutting and packing, and those of all cores meanwhile.
+
+    Cut anew where an earlier go did not get to the end of it.
+    """
     store, cut = job.whole.store, job.cut
     assert cut is not None, "the caller asks"
     if times.cut is not None:
         return times.cut
     if not any(row.was_kept for unit in ledger.units(store) for row in ledger.read(store, unit)):
-        return 0.0
+        return 0.0, 0.0
     store.delete(manifest.MANIFEST)
     cutting.clear(store)
-    before = _executed()
+    before, begun = _executed(), time.perf_counter()
     shard.shard(
         ShardJob(store=store, stores=(store,), folders=(), recipe=cut, max_pixels=job.whole.recipe.max_pixels), watch
     )
-    times.was_cut(_executed() - before)
-    return times.cut or 0.0
+    held = cores() * (time.perf_counter() - begun)
+    worked = _executed() - before
+    times.was_cut(worked, held)
+    return worked, held
 
 
 def _executed() -> float:
@@ -222,7 +231,7 @@ def _warm(times: _Times) -> list[Mapping[str, Any]]:
     return units[cold:] if len(units) > 2 * cold else units
 
 
-def _sums(store: Store, rows: list[Row], times: _Times, cut_seconds: float) -> Pilot:
+def _sums(store: Store, rows: list[Row], times: _Times, cut: tuple[float, float]) -> Pilot:
     seen = outcomes(rows)
     known = _warm(times)
     timed = sum(one["rows"] for one in known)
@@ -243,7 +252,8 @@ def _sums(store: Store, rows: list[Row], times: _Times, cut_seconds: float) -> P
         wait_seconds=seconds("fetch"),
         score_seconds=seconds("score"),
         unit_seconds=seconds("cpu"),
-        cut_seconds=cut_seconds,
+        cut_seconds=cut[0],
+        cut_held_seconds=cut[1],
         store_seconds=seconds("store"),
         bytes_down=int(seen.bytes_down.sum()),
         bytes_kept=round(stored(store, originals.FOLDER)),

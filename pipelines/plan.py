@@ -43,6 +43,7 @@ GIGABYTE: Final = 1e9
 #: Parts of the pilot's rows at its begin and end that tell nothing of its pace: workers start, cores fall idle.
 _BEGIN: Final = 1 / CHUNKS_A_SLOT
 _END: Final = 0.1
+_PACKING: Final = 0.1  # on the logarithm, of a ledger's size: 2 and 4 % were seen (`LOG.md`, 2026-11-29)
 _BLOCKS: Final = 8  # of the time between: how its pace varies
 
 
@@ -135,6 +136,15 @@ def _per_row(seen: Outcomes, drivers: np.ndarray, measured: float) -> Interval:
     return mean(drivers, seen.hosts).times(measured / whole) if whole else exactly(0.0)
 
 
+def _cut_seconds(out: Outcomes, pilot: Pilot) -> Interval:
+    """Core-seconds of a row: between cores that never wait, as in a long run, and as idle as the pilot's were."""
+    worked = _per_row(out, out.pixels * out.passed, pilot.cut_seconds)
+    if pilot.cut_held_seconds <= pilot.cut_seconds or not worked.mid:
+        return worked
+    held = worked.times(pilot.cut_held_seconds / pilot.cut_seconds)
+    return Interval(low=worked.low, mid=math.sqrt(worked.mid * held.mid), high=held.high)
+
+
 def _load(job: PilotJob, seen: Observed, cluster: Cluster) -> Load:
     rows, pilot, out = seen.drawn.fresh, seen.pilot, seen.outcomes
     _, largest = _largest_host(seen)
@@ -146,7 +156,7 @@ def _load(job: PilotJob, seen: Observed, cluster: Cluster) -> Load:
         core_seconds=mean(computed, out.hosts).times(rows),
         host_seconds=exactly(float((waited * largest).mean()) * rows),
         settle_seconds=exactly(seen.settle_seconds / pilot.rows * rows),
-        cut_seconds=_per_row(out, out.pixels * out.passed, pilot.cut_seconds).times(rows),
+        cut_seconds=_cut_seconds(out, pilot).times(rows),
         bytes_down=mean(out.bytes_down, out.hosts).times(rows),
         bytes_cut=_per_row(out, out.bytes_kept, pilot.bytes_kept + 3.0 * pilot.bytes_shards).times(rows),
         bytes_shards=shards,
@@ -211,14 +221,17 @@ def _quantities(job: PilotJob, seen: Observed, found: tuple[Stage, ...]) -> dict
 
 
 def _ledger_bytes(job: PilotJob, seen: Observed) -> Interval:
-    """A part of the run's size, made of the pilot's rows: smaller ones have more beside their rows, and pack worse."""
+    """A part of the run's size, made of the pilot's rows: smaller ones have more beside their rows, and pack worse.
+
+    Rows that lie side by side in the list are more alike than drawn ones, and pack better; how much isn't sampled.
+    """
     recipe, about = job.whole.recipe, filter_laion.about(job.whole)
     some = seen.rows[: recipe.chunk_size]
     beside = len(ledger.encode([], recipe.metrics, about))
     per_row = (len(ledger.encode(some, recipe.metrics, about)) - beside) / len(some)
     texts = np.array([len(row.link.url) + len(row.link.caption or "") for row in seen.rows], dtype=float)
     whole = per_row * seen.drawn.rows + beside * _chunks(job, seen)
-    return mean(texts, seen.outcomes.hosts).times(whole / max(1.0, texts.mean()))
+    return mean(texts, seen.outcomes.hosts).times(whole / max(1.0, texts.mean())).over(around(1.0, _PACKING))
 
 
 def _chunks(job: PilotJob, seen: Observed) -> int:

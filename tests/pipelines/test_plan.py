@@ -56,7 +56,9 @@ def truth(rows: list[Row]) -> dict[str, float]:
     }
 
 
-def planned(folder: Path, rows: list[Row], seed: int, cluster: Cluster, listed: int = ROWS) -> Plan:
+def planned(
+    folder: Path, rows: list[Row], seed: int, cluster: Cluster, listed: int = ROWS, cut_held_seconds: float = 0.0
+) -> Plan:
     """The plan of a pilot of 400 of these rows, as it would have been measured."""
     some = np.sort(np.random.default_rng(seed).choice(len(rows), PILOT, replace=False))
     # a pilot's rows end one after the other, whatever their place in the list
@@ -71,6 +73,7 @@ def planned(folder: Path, rows: list[Row], seed: int, cluster: Cluster, listed: 
         wait_seconds=float(seen.seconds.sum()),
         score_seconds=20.0,
         cut_seconds=8.0,
+        cut_held_seconds=cut_held_seconds,
         store_seconds=1.0,
         bytes_down=int(seen.bytes_down.sum()),
         bytes_kept=int(seen.bytes_kept.sum()),
@@ -100,6 +103,19 @@ def planned(folder: Path, rows: list[Row], seed: int, cluster: Cluster, listed: 
 
 
 ONE = Cluster(nodes=1, cores=2)
+
+
+def test_cutting_lies_between_cores_that_never_wait_and_those_of_the_pilot(tmp_path: Path) -> None:
+    never = planned(tmp_path, web(0), 0, ONE).quantities[promise.CUTTING]
+    waited = planned(tmp_path, web(0), 0, ONE, cut_held_seconds=32.0).quantities[promise.CUTTING]
+    assert waited.low == pytest.approx(never.low)
+    assert waited.mid == pytest.approx(2 * never.mid)
+    assert waited.high == pytest.approx(4 * never.high)
+
+
+def test_a_ledger_of_like_rows_may_pack_better_than_drawn_ones(tmp_path: Path) -> None:
+    promised = planned(tmp_path, web(0), 0, ONE).quantities[promise.LEDGER]
+    assert promised.low < 0.96 * promised.mid < 1.04 * promised.mid < promised.high
 
 
 def test_promises_of_shares_counts_and_bytes_are_kept(tmp_path: Path) -> None:
