@@ -288,5 +288,11 @@ def _notes(job: PilotJob, seen: Observed, cluster: Cluster) -> Iterator[str]:
         yield "the pilot was interrupted: its pace has the pause in it; for hours take another --out"
     if seen.pilot.chunks < 1 + seen.cores:
         yield f"{seen.pilot.chunks} chunks did not fill the pilot's {seen.cores} cores: take a larger --pilot"
+    small = math.ceil(seen.pilot.rows / seen.pilot.chunks)
+    if 2 * small < min(job.whole.recipe.chunk_size, drawn.rows):
+        yield (
+            f"chunks of {small} rows here, of {job.whole.recipe.chunk_size} in the run: begin and end weigh more, so "
+            "hours are rather too many; take a larger --pilot"
+        )
     if not seen.pilot.kept:
         yield "the pilot kept nothing: of shards and originals nothing can be told; take a larger --pilot"

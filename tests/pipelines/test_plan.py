@@ -160,3 +160,4 @@ def test_what_the_numbers_do_not_know_is_said(tmp_path: Path) -> None:
     notes = " ".join(planned(tmp_path, web(0), 1, replace(ONE, gpus=1), listed=7000).notes)
     assert "1000 rows repeat an earlier URL" in notes
     assert "the pilot had no GPU" in notes and "before duplicates" in notes
+    assert "chunks of 50 rows here, of 1000 in the run" in notes
