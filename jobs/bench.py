@@ -6,7 +6,7 @@ python jobs/bench.py memory --rows 1000 20000                        # stays fla
 python jobs/bench.py fetch                                           # against stock img2dataset
 python jobs/bench.py score --photos DIR --weights DIR                # the fused engine against pyiqa
 python jobs/bench.py train --peer DyNet --batch 2                    # a training step against the released code's
-python jobs/bench.py plan --rows 20000 --pilot 1000                  # a plan from a pilot against the run itself
+python jobs/bench.py plan --rows 20000 --pilot 5000                  # a plan from a pilot against the run itself
 python jobs/bench.py scale                                           # on 1, 2 and 4 Ray nodes
 
 Pictures come over HTTP from this process, so both sides of a ratio share the cores with the server. Seconds count
@@ -49,7 +49,7 @@ from jobs.bench_mixture import SIDE, small_web
 from jobs.bench_server import LARGE, SCORED_EVERY, SMALL, PictureServer, texture, tiny
 from jobs.process_tree import Peaks, Watcher, check_platform
 from jobs.terminal import ratio, shown
-from pipelines import promise, recipes
+from pipelines import pilot, promise, recipes
 from pipelines.baseline import THREADS
 from pipelines.demo_pictures import make_pictures
 from shards.store import open_store
@@ -325,7 +325,7 @@ def _plan(flags: argparse.Namespace, scratch: Path) -> str:
     weights = Weights(files=resolve(METRICS, fitted), bounds=bounds, folder=fitted)
     # no second tries; as patient as ever, or a busy machine's own server would count as a slow host
     once = ("--attempts", "1", "--deadline", "30", "--min-res", str(SIDE))
-    with small_web(flags.rows) as urls_there:
+    with small_web(flags.rows, flags.wait) as urls_there:
         listed = scratch / "list.parquet"
         pq.write_table(pa.table({"URL": urls_there}), listed)
         store = scratch / "store"
@@ -333,8 +333,9 @@ def _plan(flags: argparse.Namespace, scratch: Path) -> str:
         script, *words = _job_command(listed, scratch / "pilot", weights, *once)
         planned = _run([script, "plan", *words, "--pilot", str(flags.pilot), "--for", str(store)], scratch)
         said = (scratch / "log.txt").read_text()
+        measured = (scratch / "pilot" / pilot.PILOT).read_text()  # what jobs/simulate.py takes
         done = _run(run, scratch)
-    head = f"{said}\npilot of {flags.pilot}: {planned.seconds:.0f} s; run of {flags.rows}: {done.seconds:.0f} s\n\n"
+    head = f"{said}\n{pilot.PILOT}: {measured}\n\npilot of {flags.pilot}: {planned.seconds:.0f} s; run of {flags.rows}: {done.seconds:.0f} s\n\n"
     return head + (store / promise.COMPARED).read_text()
 
 
@@ -349,10 +350,10 @@ def _scale(flags: argparse.Namespace, scratch: Path) -> str:
     words = ["--min-res", str(LARGE), "--chunk-size", str(bench_scale.CHUNK), "--no-shards"]
     words += ["--threads", str(bench_scale.THREADS), "--per-host", "1000"]
 
-    def job(address: str, server: PictureServer) -> None:
+    def job(address: str, server: PictureServer, rows: int) -> None:
         with tempfile.TemporaryDirectory(dir=scratch) as out:
-            _run(_job_command(_write_list(server, flags.rows, scratch), Path(out), loose, *words), scratch, address)
-        _check_answers(server, flags.rows)
+            _run(_job_command(_write_list(server, rows, scratch), Path(out), loose, *words), scratch, address)
+        _check_answers(server, rows)
 
     return bench_scale.table(flags.nodes, flags.rows, job)
 
@@ -487,10 +488,11 @@ def _parser() -> argparse.ArgumentParser:
     seven.add_argument("--compile", action="store_true", help="with torch.compile too: minutes before the first step")
     eight = commands.add_parser("scale", help="rows a second on 1, 2 and 4 Ray nodes of one core, on this machine")
     eight.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4], help="nodes (default 1 2 4)")
-    eight.add_argument("--rows", type=int, default=800, help="pictures (default 800)")
+    eight.add_argument("--rows", type=int, default=600, help="pictures for each unit in work (default 600)")
     nine = commands.add_parser("plan", help="a plan from a pilot against the run that it is of")
     nine.add_argument("--rows", type=int, default=20_000, help="URLs of the list (default 20000)")
-    nine.add_argument("--pilot", type=int, default=1000, help="of them, for the pilot (default 1000)")
+    nine.add_argument("--pilot", type=int, default=5000, help="of them, for the pilot (default 5000)")
+    nine.add_argument("--wait", type=float, default=0.5, help="seconds until a URL answers, on average (default 0.5)")
     nine.add_argument("--weights", type=Path, help="folder with models fitted to its own pictures, by an earlier call")
     for command in (one, two, four, five, eight):
         command.add_argument("--weights", type=Path, help="folder with the metrics' weights (else pyiqa's cache)")

@@ -57,6 +57,12 @@ def _base(seed: int) -> np.ndarray:
     return texture(seed, 2 * SIDE, 2 * SIDE)
 
 
+def delay(host: int, number: int, mean: float) -> float:
+    """Seconds until a URL answers, log-normal about `mean`: one in a hundred takes six times as long."""
+    draw = np.random.default_rng((host, number, 1)).standard_normal()
+    return float(mean * np.exp(draw - 0.5))
+
+
 def _large(rng: np.random.Generator, *, blurred: bool) -> bytes:
     """A JPEG of 512 x 512 to 1024 x 1024, unlike all others to a perceptual hash."""
     shifted = np.roll(_base(int(rng.integers(_BASES))), tuple(rng.integers(0, 2 * SIDE, 2)), (0, 1))
@@ -72,8 +78,9 @@ class _Host(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 512
 
-    def __init__(self, number: int, closing: threading.Event) -> None:
+    def __init__(self, number: int, wait: float, closing: threading.Event) -> None:
         self.number = number
+        self.wait = wait
         self.closing = closing
         super().__init__((f"127.0.0.{number + 1}", 0), _Handler)
 
@@ -86,7 +93,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answers by the host's own rates."""
-        status, body = answer(self.server.number, int(self.path.removeprefix("/")))
+        number = int(self.path.removeprefix("/"))
+        self.server.closing.wait(delay(self.server.number, number, self.server.wait))
+        status, body = answer(self.server.number, number)
         if not status:
             self.server.closing.wait(60)
             return
@@ -101,11 +110,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def small_web(rows: int) -> Iterator[list[str]]:
-    """Serves the hosts while it lasts; gives the URLs of a list of so many rows."""
+def small_web(rows: int, wait: float) -> Iterator[list[str]]:
+    """Serves the hosts while it lasts, each answer after `wait` seconds on average; gives a list of so many URLs."""
     closing = threading.Event()
     with ExitStack() as stack:
-        hosts = [stack.enter_context(_Host(number, closing)) for number in range(len(HOSTS))]
+        hosts = [stack.enter_context(_Host(number, wait, closing)) for number in range(len(HOSTS))]
         for one in hosts:
             threading.Thread(target=one.serve_forever, args=(0.05,), daemon=True).start()
             stack.callback(one.shutdown)

@@ -30,8 +30,8 @@ class PictureServer(ThreadingHTTPServer):
 
     def __init__(self, body: Callable[[int], bytes]) -> None:
         self.body = body
-        self.answers = 0
-        self._first = self._last = 0.0
+        self._first = 0.0
+        self._answered: list[float] = []
         self._lock = threading.Lock()
         super().__init__(("127.0.0.1", 0), _Handler)
 
@@ -50,9 +50,19 @@ class PictureServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/{number}"
 
     @property
+    def answers(self) -> int:
+        """So far."""
+        return len(self._answered)
+
+    @property
     def seconds(self) -> float:
         """From the first request to the end of the last answer: what a download took, without its start-up."""
-        return self._last - self._first
+        return self._answered[-1] - self._first
+
+    def pace(self, first: float, last: float) -> float:
+        """Answers a second between these shares of all."""
+        begin, end = (int(share * (self.answers - 1)) for share in (first, last))
+        return (end - begin) / (self._answered[end] - self._answered[begin])
 
     def began(self) -> None:
         """A request came in."""
@@ -62,8 +72,7 @@ class PictureServer(ThreadingHTTPServer):
     def ended(self) -> None:
         """An answer went out."""
         with self._lock:
-            self.answers += 1
-            self._last = time.monotonic()
+            self._answered.append(time.monotonic())
 
 
 class _Handler(BaseHTTPRequestHandler):
