@@ -335,7 +335,8 @@ def _plan(flags: argparse.Namespace, scratch: Path) -> str:
         said = (scratch / "log.txt").read_text()
         measured = (scratch / "pilot" / pilot.PILOT).read_text()  # what jobs/simulate.py takes
         done = _run(run, scratch)
-    head = f"{said}\n{pilot.PILOT}: {measured}\n\npilot of {flags.pilot}: {planned.seconds:.0f} s; run of {flags.rows}: {done.seconds:.0f} s\n\n"
+    head = f"{said}\n{pilot.PILOT}: {measured}\n\n"
+    head += f"pilot of {flags.pilot}: {planned.seconds:.0f} s; run of {flags.rows}: {done.seconds:.0f} s\n\n"
     return head + (store / promise.COMPARED).read_text()
 
 
