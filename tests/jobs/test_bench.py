@@ -17,7 +17,8 @@ from PIL import Image
 
 from curation.decode import decode
 from curation.records import Picture
-from jobs.bench import Patches, Run, against, grown, tars
+from jobs.bench_filter import Patches, against, grown, tars
+from jobs.bench_runs import Run
 from jobs.bench_server import LARGE, SCORED_EVERY, SMALL, PictureServer, tiny
 from jobs.process_tree import Peaks, Watcher
 from jobs.terminal import ratio, shown
