@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from curation import ledger
 from curation.records import TRANSIENT, Reason, Stage
-from curation.report.tally import Host, Hosts
+from curation.report.tally import Hosts
 from shards.store import Store
 
 ALL: Final = 512  # parts that are all read
@@ -185,19 +185,4 @@ def _add_hosts(hosts: Hosts, table: pa.Table) -> None:
     tried = pc.and_(pc.not_equal(table["stage"], Stage.LIST.value), pc.invert(pc.is_in(table["reason"], _OPEN)))
     table = table.filter(tried)
     names = pc.struct_field(pc.extract_regex(table["url"], _HOST), "host")
-    columns = {
-        "host": pc.utf8_lower(pc.fill_null(names, "none")),
-        "failed": pc.cast(pc.equal(table["stage"], Stage.FETCH.value), pa.int64()),
-        "bytes_read": table["bytes_read"],
-        "seconds": pc.cast(table["seconds"], pa.float64()),
-    }
-    sums = [(name, "sum") for name in ("failed", "bytes_read", "seconds")]
-    grouped = pa.table(columns).group_by("host", use_threads=False).aggregate([*sums, ("host", "count")])
-    for one in grouped.to_pylist():
-        seen = Host(
-            rows=one["host_count"],
-            failed=one["failed_sum"],
-            bytes_read=one["bytes_read_sum"],
-            seconds=one["seconds_sum"],
-        )
-        hosts.merge(one["host"], seen)
+    hosts.add(pc.utf8_lower(pc.fill_null(names, "none")), table)

@@ -26,7 +26,7 @@ from curation.records import METRIC_PREFIX, Reason, Stage, ledger_schema
 from shards.store import Store
 
 TASKS: Final = 64  # groups at once: each asks for 71 parts of 1,000 rows a second, and S3 gives 5,500 of a prefix
-GROUP: Final = 256  # parts that are settled together: 4 s of a core at 1,000 rows each, no memory to speak of
+GROUP: Final = 256  # parts that are read together: 4 s of a core at 1,000 rows each, no memory to speak of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,14 +101,18 @@ def settle(
     """
     by = Verdicts(thresholds=thresholds, max_distance=max_distance, metrics=metrics, about=about, write=write)
     units = list(ledger.units(store))
-    groups = [units[at : at + GROUP] for at in range(0, len(units), GROUP)]
-    found = _repeats(units, spread(kept_rows, [(store, group, by) for group in groups]), max_distance)
-    calls = [(store, group, by, part) for group, part in zip(groups, found, strict=True)]
+    found = _repeats(units, spread(kept_rows, [(store, group, by) for group in groups(units)]), max_distance)
+    calls = [(store, group, by, part) for group, part in zip(groups(units), found, strict=True)]
     total = Changes(moves=Counter(), unscored=Counter())
     for changes in spread(settle_parts, calls):
         total.moves.update(changes.moves)
         total.unscored.update(changes.unscored)
     return total
+
+
+def groups(units: Sequence[str]) -> list[Sequence[str]]:
+    """What one call reads of a ledger each, in order."""
+    return [units[at : at + GROUP] for at in range(0, len(units), GROUP)]
 
 
 def kept_rows(store: Store, units: Sequence[str], by: Verdicts) -> Kept:
@@ -134,9 +138,9 @@ def _columns(kept: pa.Table) -> Kept:
     )
 
 
-def _repeats(units: Sequence[str], groups: Iterator[Kept], max_distance: int) -> list[Repeats]:
+def _repeats(units: Sequence[str], kept: Iterator[Kept], max_distance: int) -> list[Repeats]:
     """What each group of units has that an earlier kept row makes redundant."""
-    parts = list(groups)
+    parts = list(kept)
     if not parts:
         return []
     bounds = np.cumsum([0, *(len(part.position) for part in parts)])

@@ -27,7 +27,6 @@ from curation.fetch import FetchSettings
 from curation.fit import fit
 from curation.judge import Thresholds
 from curation.records import Reason
-from curation.report import write_report
 from curation.scorers import ENGINES, resolve
 from curation.settle import Changes
 from jobs import calibrate, metered, plan, status, terminal
@@ -36,6 +35,7 @@ from pipelines import claims, recipes, unit_log
 from pipelines.filter_laion import FilterJob, run
 from pipelines.lists import local_copies
 from pipelines.recipes import FilterRecipe
+from pipelines.report import reported
 from pipelines.rescore import Rescoring, rescore
 from pipelines.scoring import ScorerSpec, collect
 from pipelines.settling import settled
@@ -73,7 +73,7 @@ def _run(flags: argparse.Namespace) -> None:
             shard_and_report(
                 ShardJob(store=job.store, stores=(job.store,), folders=(), recipe=cut, max_pixels=job.recipe.max_pixels)
             )
-    print(f"report: {write_report(job.store)}")
+    print(f"report: {reported(job.store)}")
     plan.compare(job.store, cutting.seconds)
 
 

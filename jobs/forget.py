@@ -11,6 +11,7 @@ from curation.forgotten import Requests
 from curation.records import url_key
 from jobs import terminal
 from pipelines.forget import ForgetJob, Forgot, Gone, forget
+from pipelines.report import reported
 
 PROGRAM = "dynet-shard forget"
 
@@ -33,7 +34,7 @@ def _forget(flags: argparse.Namespace) -> None:
     with terminal.Bar("forget", "unit") as bar:
         done = forget(ForgetJob(store=store, asked=asked, purge=flags.purge), bar)
     if flags.purge and store.exists(report.PAGE):  # it shows pictures
-        report.write_report(store)
+        reported(store)
     for line in _found(asked, done.gone):
         print(line)
     print(_outcome(done, flags.purge))

@@ -14,8 +14,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the packages lie beside the folder jobs/
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from curation.report import write_report
 from jobs import terminal
+from pipelines.report import reported
 from shards.store import open_store
 
 PROGRAM = "dynet-report"
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(flags: argparse.Namespace) -> None:
-    print(f"report: {write_report(open_store(flags.store, flags.endpoint_url))}")
+    print(f"report: {reported(open_store(flags.store, flags.endpoint_url))}")
 
 
 def _parser() -> argparse.ArgumentParser:

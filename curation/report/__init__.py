@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from curation.chunks import Spread, in_turn
 from curation.records import Reason
 from curation.rejects import SHOWN
 from curation.report.mosaic import mosaic
@@ -24,13 +25,13 @@ PAGE: Final = "report/index.html"
 SHEET: Final = "report/kept.png"
 
 
-def write_report(store: Store) -> str:
+def write_report(store: Store, spread: Spread = in_turn) -> str:
     """Writes `report/index.html`, `report/kept.png` and `report/<reason>.png` into the store.
 
-    Returns where the page is. Raises ValueError for a store without a ledger, with one of another schema, or with
-    broken shards; nothing is written then.
+    `spread` calls what reads groups of the ledger's parts. Returns where the page is. Raises ValueError for a store
+    without a ledger, with one of another schema, or with broken shards; nothing is written then.
     """
-    known = survey(store)
+    known = survey(store, spread)
     cut = shards(store)
     refused = refused_pictures(store)
     gallery = Gallery(

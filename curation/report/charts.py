@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from curation.judge import MetricThreshold
+from curation.report.histogram import Bar, Histogram
 from curation.report.markup import Html, element, joined
-from curation.report.tally import Bar, Histogram
 
 _WIDTH: Final = 360
 _HEIGHT: Final = 190

@@ -8,13 +8,14 @@ from typing import Final
 
 from curation.records import Reason, Stage
 from curation.report import charts, walls, work
+from curation.report.histogram import Histogram
 from curation.report.markup import Html, element, joined
 from curation.report.parts import breakdown, counted, document, duration, header_row, section, share, size, table
 from curation.report.pictures import Pair, Shown
 from curation.report.reasons import REASONS, STAGES
 from curation.report.rows import examples, near, slow
 from curation.report.survey import Shards, Survey
-from curation.report.tally import SIDES, Histogram, Tally, Volume
+from curation.report.tally import SIDES, Tally, Volume
 
 _SECTIONS: Final = {
     "funnel": "Where links ended",

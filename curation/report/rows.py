@@ -21,7 +21,7 @@ def near(survey: Survey) -> Html:
             "tr",
             element("td", _who(row)),
             element("td", strangers(row.detail)),
-            element("td", share(overshoot(survey.thresholds, row), 1), class_="n", data_label="Beyond by"),
+            element("td", share(overshoot(survey.thresholds, row.scores), 1), class_="n", data_label="Beyond by"),
         )
         for row in rows
     ]

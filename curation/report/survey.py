@@ -1,16 +1,21 @@
-"""What is in a store today, read once: ledger parts, one at a time, and the shards' manifest."""
+"""What is in a store today, read once: the ledger's parts, in groups that need nothing of each other, and the shards'
+manifest.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from curation import ledger
-from curation.chunks import read_plan
+from curation.chunks import Spread, in_turn, read_plan
 from curation.judge import MetricThreshold, Thresholds
 from curation.report.tally import Tally
+from curation.settle import groups
 from shards import index, manifest
 from shards.manifest import Manifest
 from shards.store import Store
@@ -40,25 +45,42 @@ class Shards:
     bytes_of: Mapping[str, int]
 
 
-def survey(store: Store) -> Survey:
-    """Reads the ledger. Raises ValueError where there is none, or one of another schema version."""
-    tally, about, others = None, dict[str, Any](), 0
-    for unit, data in ledger.bodies(store, ledger.units(store)):
-        name = ledger.part_name(unit)
-        rows, said = ledger.decode(data, f"{store.root}/{name}"), ledger.about_of(data)
-        if tally is None:
-            about, tally = said, Tally(_thresholds(said, f"{store.root}/{name}"))
-        others += said != about
-        tally.add(unit, rows)
-    if tally is None:
+def survey(store: Store, spread: Spread = in_turn) -> Survey:
+    """Reads the ledger; `spread` calls what reads groups of parts. The first part says recipe and thresholds.
+
+    Raises ValueError where there is no ledger, or one of another schema version.
+    """
+    units = list(ledger.units(store))
+    if not units:
         raise ValueError(f"{store.root} has no ledger: run dynet-filter with --out {store.root} first")
+    [(unit, part)] = _tables(store, units[:1])
+    about = ledger.about_in(part.schema)
+    thresholds = _thresholds(about, f"{store.root}/{ledger.part_name(unit)}")
+    tally, others = Tally(thresholds), 0
+    for more, differing in spread(tallied, [(store, group, thresholds, about) for group in groups(units)]):
+        tally.merge(more)
+        others += differing
     return Survey(
         recipe=about["recipe"],
         weights=about.get("weights", {}),
-        thresholds=_thresholds(about, store.root),
+        thresholds=thresholds,
         tally=tally,
         warnings=tuple(_warnings(store, tally.units, others)),
     )
+
+
+def tallied(store: Store, units: Sequence[str], thresholds: Thresholds, about: Mapping[str, Any]) -> tuple[Tally, int]:
+    """The tally of these units' rows, and how many of the parts say other things than `about` of themselves."""
+    tally, differing = Tally(thresholds), 0
+    for unit, part in _tables(store, units):
+        tally.add(unit, part)
+        differing += ledger.about_in(part.schema) != about
+    return tally, differing
+
+
+def _tables(store: Store, units: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
+    for unit, data in ledger.bodies(store, units):
+        yield unit, ledger.decode_table(data, f"{store.root}/{ledger.part_name(unit)}")
 
 
 def _thresholds(about: Mapping[str, Any], name: str) -> Thresholds:

@@ -1,23 +1,31 @@
-"""What the report says of a ledger, gathered in one pass over its rows, in memory that does not grow with them.
+"""What the report says of a ledger, gathered by columns in one pass over its parts, in memory that does not grow.
 
 Counts, histograms of at most 4,096 bins, and the few rows of lowest rank. Nothing here depends on the order in
-which rows come, up to 16,384 hosts: two passes over one store agree.
+which rows come, or on who went over which, up to 16,384 hosts: two passes over one store agree.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from bisect import bisect_right, insort
+from bisect import insort
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
-from curation.judge import MetricThreshold, Thresholds
-from curation.records import Reason, Row, Stage
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation import ledger
+from curation.judge import Thresholds
+from curation.records import METRIC_PREFIX, Reason, Row, Stage
+from curation.report.histogram import Histogram
+from curation.report.timeline import Timeline
 
 EXAMPLES: Final = 10  # rows per reason
 NEAR: Final = 12  # rows just beyond the thresholds
@@ -29,11 +37,9 @@ PICTURE_UNITS: Final = 12  # chunks that they come from: each costs the reading 
 #: Lower ends, in pixels, of the classes of a picture's shorter side.
 SIDES: Final = (1, 256, 512, 768, 1024, 1280, 1536, 2048, 3072, 4096, 6144, 8192)
 
-_FINEST: Final = 2.0**-12  # a bin's width, before any doubling
-_MOST_BINS: Final = 4096
-_BARS: Final = 40
-_MOST_SPANS: Final = 60
 _MOST_HOSTS: Final = 1 << 14
+_START: Final = r"^(?P<start>[^:/?#]+://[^/?#]*)"  # all of a link that decides its host, and many links share
+_TICK: Final = 2.0**-20  # seconds, a microsecond
 
 Item = TypeVar("Item")
 
@@ -46,108 +52,23 @@ class Smallest(Generic[Item]):
         self._ranked: list[tuple[tuple[Any, ...], Item]] = []
 
     def offer(self, rank: tuple[Any, ...], item: Item) -> None:
-        if len(self._ranked) == self._limit and rank >= self._ranked[-1][0]:
-            return
-        insort(self._ranked, (rank, item), key=itemgetter(0))
-        del self._ranked[self._limit :]
+        if self.takes(rank):
+            insort(self._ranked, (rank, item), key=itemgetter(0))
+            del self._ranked[self._limit :]
+
+    def takes(self, rank: tuple[Any, ...]) -> bool:
+        """Whether an item of this rank would be among them now."""
+        return len(self._ranked) < self._limit or rank < self._ranked[-1][0]
+
+    def merge(self, other: Smallest[Item]) -> None:
+        """Items that were offered elsewhere."""
+        for rank, item in other._ranked:
+            self.offer(rank, item)
 
     @property
     def items(self) -> list[Item]:
         """Lowest rank first."""
         return [item for _, item in self._ranked]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Bar:
-    """Scores from `low` to `high`: of rows that were kept, and of all others."""
-
-    low: float
-    high: float
-    kept: int
-    others: int
-
-
-class Histogram:
-    """A metric's scores in bins of one width, laid so that the threshold is an edge between two of them.
-
-    The range need not be known: the width starts at 2⁻¹² and doubles whenever more than 4,096 bins are in use.
-    """
-
-    def __init__(self, threshold: MetricThreshold) -> None:
-        self.threshold = threshold
-        self.missing = 0  # rows where the metric gave no number
-        self._width = _FINEST
-        self._bins: dict[int, tuple[int, int]] = {}  # bin -> rows kept, others
-
-    def add(self, score: float, kept: bool) -> None:
-        if not math.isfinite(score):
-            self.missing += 1
-            return
-        self._put(self._bin(score), int(kept), int(not kept))
-        while len(self._bins) > _MOST_BINS:
-            self._double()
-
-    @property
-    def total(self) -> int:
-        """Rows with a score."""
-        return sum(kept + others for kept, others in self._bins.values())
-
-    @property
-    def passing(self) -> int:
-        """Rows whose score passes, exactly."""
-        return sum(sum(both) for at, both in self._bins.items() if (at < 0) == self.threshold.lower_better)
-
-    def quantile(self, share: float) -> float:
-        """The score that `share` of all lie at or under, to within a bin."""
-        return self._edge(self._quantile_bin(share)) + self._width / 2
-
-    def bars(self) -> list[Bar]:
-        """At most about 40 bars; the two outermost also hold what lies beyond them. Needs a score."""
-        low, high = self._span()
-        step = -(-(high - low + 1) // _BARS)
-        first, last = low // step, high // step
-        counts = dict.fromkeys(range(first, last + 1), (0, 0))
-        for at, (kept, others) in self._bins.items():
-            slot = min(max(at // step, first), last)
-            counts[slot] = (counts[slot][0] + kept, counts[slot][1] + others)
-        return [
-            Bar(low=self._edge(at * step), high=self._edge((at + 1) * step), kept=kept, others=others)
-            for at, (kept, others) in counts.items()
-        ]
-
-    def _span(self) -> tuple[int, int]:
-        """First and last bin to show: both sides of the threshold, and no outlier that would squeeze the rest."""
-        middle, spread = self._quantile_bin(0.5), self._quantile_bin(0.9) - self._quantile_bin(0.1) + 1
-        low = max(self._quantile_bin(0.005), middle - 4 * spread)
-        high = min(self._quantile_bin(0.995), middle + 4 * spread)
-        return min(low, -1 - spread // 4), max(high, spread // 4)
-
-    def _bin(self, score: float) -> int:
-        """Bin 0 begins at the threshold. The score at the threshold itself goes to the side that passes."""
-        distance = (score - self.threshold.bound) / self._width
-        return math.ceil(distance) - 1 if self.threshold.lower_better else math.floor(distance)
-
-    def _edge(self, at: int) -> float:
-        return self.threshold.bound + at * self._width
-
-    def _put(self, at: int, kept: int, others: int) -> None:
-        before = self._bins.get(at, (0, 0))
-        self._bins[at] = (before[0] + kept, before[1] + others)
-
-    def _double(self) -> None:
-        old, self._bins = self._bins, {}
-        self._width *= 2
-        for at, (kept, others) in old.items():
-            self._put(at // 2, kept, others)
-
-    def _quantile_bin(self, share: float) -> int:
-        wanted, seen = share * self.total, 0
-        ordered = sorted(self._bins)
-        for at in ordered:
-            seen += sum(self._bins[at])
-            if seen >= wanted:
-                return at
-        return ordered[-1]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -157,48 +78,9 @@ class Volume:
     rows: int = 0
     bytes: int = 0
 
-    def add(self, bytes: int) -> None:
-        self.rows += 1
-        self.bytes += bytes
-
-
-class Timeline:
-    """Work done over time, in spans of equal length: one second at first, doubling until there are few enough."""
-
-    def __init__(self) -> None:
-        self.width = 1.0  # seconds
-        self._spans: dict[int, tuple[int, int, int]] = {}  # span since 1970 -> rows, kept, bytes read
-
-    def add(self, ended: float, kept: bool, bytes_read: int) -> None:
-        self._put(math.floor(ended / self.width), (1, int(kept), bytes_read))
-        while max(self._spans) - min(self._spans) >= _MOST_SPANS:
-            old, self._spans = self._spans, {}
-            self.width *= 2
-            for at, counts in old.items():
-                self._put(at // 2, counts)
-
-    def _put(self, at: int, counts: tuple[int, int, int]) -> None:
-        before = self._spans.get(at, (0, 0, 0))
-        self._spans[at] = (before[0] + counts[0], before[1] + counts[1], before[2] + counts[2])
-
-    @property
-    def spans(self) -> list[Span]:
-        """Every span from the first to the last, those without work too."""
-        if not self._spans:
-            return []
-        between = range(min(self._spans), max(self._spans) + 1)
-        found = ((at, self._spans.get(at, (0, 0, 0))) for at in between)
-        return [Span(start=at * self.width, rows=r, kept=k, bytes_read=b) for at, (r, k, b) in found]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Span:
-    """What ended within one span of time that began at `start`, seconds since 1970."""
-
-    start: float
-    rows: int
-    kept: int
-    bytes_read: int
+    def merge(self, more: Volume) -> None:
+        self.rows += more.rows
+        self.bytes += more.bytes
 
 
 @dataclass(kw_only=True, slots=True)
@@ -210,6 +92,12 @@ class Host:
     bytes_read: int = 0
     seconds: float = 0.0
 
+    def merge(self, more: Host) -> None:
+        self.rows += more.rows
+        self.failed += more.failed
+        self.bytes_read += more.bytes_read
+        self.seconds += more.seconds
+
 
 class Hosts:
     """The hosts that cost most time. Exact up to 16,384 hosts; of more, those that cost least are forgotten."""
@@ -217,17 +105,27 @@ class Hosts:
     def __init__(self) -> None:
         self._hosts: dict[str, Host] = {}
 
-    def add(self, row: Row) -> None:
-        failed = int(row.stage is Stage.FETCH)
-        self.merge(_host(row.link.url), Host(rows=1, failed=failed, bytes_read=row.bytes_read, seconds=row.seconds))
+    def add(self, names: pa.Array, part: pa.Table) -> None:
+        """The rows of a ledger part; `names` has each one's host."""
+        columns = {
+            "host": names,
+            "failed": pc.equal(part["stage"], Stage.FETCH.value),
+            "bytes_read": part["bytes_read"],
+            "seconds": ticked(part["seconds"]),
+        }
+        sums = [("host", "count"), *((name, "sum") for name in ("failed", "bytes_read", "seconds"))]
+        for one in pa.table(columns).group_by("host", use_threads=False).aggregate(sums).to_pylist():
+            rows, failed, bytes_read = one["host_count"], one["failed_sum"], one["bytes_read_sum"]
+            more = Host(rows=rows, failed=failed, bytes_read=bytes_read, seconds=one["seconds_sum"])
+            self._put(one["host"], more)
 
-    def merge(self, name: str, more: Host) -> None:
-        """Rows of one host, summed elsewhere."""
-        host = self._hosts.setdefault(name, Host())
-        host.rows += more.rows
-        host.failed += more.failed
-        host.bytes_read += more.bytes_read
-        host.seconds += more.seconds
+    def merge(self, other: Hosts) -> None:
+        """Hosts of rows that were counted elsewhere."""
+        for name, host in other._hosts.items():
+            self._put(name, host)
+
+    def _put(self, name: str, more: Host) -> None:
+        self._hosts.setdefault(name, Host()).merge(more)
         if len(self._hosts) > 2 * _MOST_HOSTS:
             self._hosts = dict(self._ranked()[:_MOST_HOSTS])
 
@@ -243,6 +141,18 @@ class Hosts:
         return sorted(self._hosts.items(), key=lambda item: (-item[1].seconds, item[0]))
 
 
+def ticked(seconds: pa.ChunkedArray) -> np.ndarray:
+    """(rows,) float64: rounded to 2⁻²⁰ s. Such numbers add up exactly, in any order, to 272 years."""
+    return np.rint(np.asarray(seconds, np.float64) / _TICK) * _TICK
+
+
+def host_names(part: pa.Table) -> pa.Array:
+    """Each row's host, "none" where its link has none."""
+    starts = pc.struct_field(pc.extract_regex(part["url"], _START), "start")
+    return pa.array(map(_host, pc.coalesce(starts, part["url"]).to_pylist()), pa.string())
+
+
+@lru_cache(maxsize=_MOST_HOSTS)
 def _host(url: str) -> str:
     try:
         return urlsplit(url).hostname or "none"
@@ -285,21 +195,43 @@ class Tally:
         """Rows whose download brought a file, or as much of one as it took to refuse it."""
         return sum(count for (stage, _), count in self.rows.items() if stage not in (Stage.LIST, Stage.FETCH))
 
-    def add(self, unit: str, rows: Sequence[Row]) -> None:
-        """One ledger part."""
+    def add(self, unit: str, part: pa.Table) -> None:
+        """One ledger part. Only rows that may be shown become objects."""
         self.units += 1
-        shown: Smallest[Row] = Smallest(PICTURES)
-        for row in rows:
-            self._count(row)
-            self._rank(row)
-            if row.stage is Stage.DUPLICATES:
-                self.duplicates.offer((row.link.key, row.link.position), (unit, row))
-            if row.reason is Reason.KEPT:
-                self._keep(row)
-                shown.offer((row.link.key, row.link.position), row)
-        if shown.items:
-            rank = hashlib.sha256(unit.encode()).hexdigest()
-            self._shown.offer((rank, unit), (unit, shown.items))
+        kept = part.filter(pc.equal(part["reason"], Reason.KEPT.value))
+        self._count(part)
+        self._measure(part)
+        self._keep(kept)
+        self._rank(unit, part)
+        rank = (hashlib.sha256(unit.encode()).hexdigest(), unit)
+        if kept.num_rows and self._shown.takes(rank):
+            first = kept.sort_by([("key", "ascending"), ("position", "ascending")]).slice(0, PICTURES)
+            self._shown.offer(rank, (unit, ledger.rows_of(first)))
+
+    def merge(self, other: Tally) -> None:
+        """Other parts, gathered elsewhere by the same thresholds: as if they had been added here."""
+        self.units += other.units
+        self.rows.update(other.rows)
+        self.links.update(other.links)
+        self.sides.update(other.sides)
+        self.decoded += other.decoded
+        self.bytes_read += other.bytes_read
+        self.seconds += other.seconds
+        self.by_header.merge(other.by_header)
+        self.downloaded.merge(other.downloaded)
+        self.kept.merge(other.kept)
+        _merge(self.formats, other.formats)
+        _merge(self.kept_of, other.kept_of)
+        self.hosts.merge(other.hosts)
+        self.timeline.merge(other.timeline)
+        for metric, histogram in self.histograms.items():
+            histogram.merge(other.histograms[metric])
+        for reason, rows in self.examples.items():
+            rows.merge(other.examples[reason])
+        self.near.merge(other.near)
+        self.slow.merge(other.slow)
+        self.duplicates.merge(other.duplicates)
+        self._shown.merge(other._shown)
 
     def shown(self) -> list[tuple[str, list[Row]]]:
         """Unit -> its kept rows to show: at most 48 from 12 units, as even as can be, drawn by hash."""
@@ -309,52 +241,99 @@ class Tally:
         chosen = {(unit, row.link.key) for _, unit, row in turns[:PICTURES]}
         return [(unit, [row for row in rows if (unit, row.link.key) in chosen]) for unit, rows in units]
 
-    def _count(self, row: Row) -> None:
-        self.rows[row.stage, row.reason] += 1
-        self.links[row.link.source] += 1
-        self.seconds += row.seconds
-        self.bytes_read += row.bytes_read
-        self.decoded += row.phash is not None
-        if _is_by_header(row):
-            self.by_header.add(row.bytes_spared)
-        if row.stage is not Stage.LIST:
-            self.hosts.add(row)
-        if row.ended:
-            self.timeline.add(row.ended, row.reason is Reason.KEPT, row.bytes_read)
-        if row.bytes is not None:
-            self.downloaded.add(row.bytes)
+    def _count(self, part: pa.Table) -> None:
+        self.rows.update(ledger.ends_of(part))
+        self.links.update(part["source"].to_pylist())
+        self.decoded += part.num_rows - part["phash"].null_count
+        self.bytes_read += _sum(part["bytes_read"])
+        self.seconds += float(ticked(part["seconds"]).sum())
+        whole, by_header = part["bytes"].drop_null(), part.filter(_is_by_header(part))["bytes_spared"]
+        self.downloaded.merge(Volume(rows=len(whole), bytes=_sum(whole)))
+        self.by_header.merge(Volume(rows=len(by_header), bytes=_sum(by_header)))
+
+    def _measure(self, part: pa.Table) -> None:
+        """Hosts, times and scores."""
+        asked = part.filter(pc.not_equal(part["stage"], Stage.LIST.value))
+        self.hosts.add(host_names(asked), asked)
+        self.timeline.add(part.filter(pc.not_equal(part["ended"], 0.0)))
         for metric, histogram in self.histograms.items():
-            if metric in row.scores:
-                histogram.add(row.scores[metric], row.reason is Reason.KEPT)
+            if METRIC_PREFIX + metric in part.column_names:
+                scored = part.filter(pc.is_valid(part[METRIC_PREFIX + metric]))
+                kept = np.asarray(pc.equal(scored["reason"], Reason.KEPT.value))
+                histogram.add(np.asarray(scored[METRIC_PREFIX + metric], np.float64), kept)
 
-    def _keep(self, row: Row) -> None:
-        size = row.bytes or 0
-        self.kept.add(size)
-        self.formats.setdefault(row.format or "unknown", Volume()).add(size)
-        self.kept_of.setdefault(row.link.source, Volume()).add(size)
-        self.sides[max(0, bisect_right(SIDES, min(row.width or 0, row.height or 0)) - 1)] += 1
+    def _keep(self, kept: pa.Table) -> None:
+        self.kept.merge(Volume(rows=kept.num_rows, bytes=_sum(kept["bytes"])))
+        _merge(self.formats, _volumes(pc.fill_null(kept["format"], "unknown"), kept["bytes"]))
+        _merge(self.kept_of, _volumes(kept["source"], kept["bytes"]))
+        width, height = (np.asarray(pc.fill_null(kept[side], 0)) for side in ("width", "height"))
+        classes = np.searchsorted(SIDES, np.minimum(width, height), side="right") - 1
+        self.sides.update(np.maximum(classes, 0).tolist())
 
-    def _rank(self, row: Row) -> None:
-        tie = (row.link.key, row.link.position)
-        self.slow.offer((-row.seconds, *tie), row)
-        if row.reason is not Reason.KEPT:
-            self.examples[row.reason].offer(tie, row)
-        if row.reason is Reason.LOW_QUALITY and math.isfinite(beyond := overshoot(self.thresholds, row)):
-            self.near.offer((beyond, *tie), row)
+    def _rank(self, unit: str, part: pa.Table) -> None:
+        offers = [(ranked, rank, at) for ranked, rank, at in self._offers(part) if ranked.takes(rank)]
+        wanted = sorted({at for _, _, at in offers})
+        rows = dict(zip(wanted, ledger.rows_of(part.take(pa.array(wanted, pa.int64()))), strict=True))
+        for ranked, rank, at in offers:
+            ranked.offer(rank, (unit, rows[at]) if ranked is self.duplicates else rows[at])
+
+    def _offers(self, part: pa.Table) -> Iterator[tuple[Smallest[Any], tuple[Any, ...], int]]:
+        """(the list that may take it, its rank there, the row's place in the part)."""
+        ties = list(zip(part["key"].to_pylist(), part["position"].to_pylist(), strict=True))
+        ends = zip(part["stage"].to_pylist(), part["reason"].to_pylist(), part["seconds"].to_pylist(), strict=True)
+        for at, (tie, (stage, reason, seconds)) in enumerate(zip(ties, ends, strict=True)):
+            yield self.slow, (-seconds, *tie), at
+            if reason != Reason.KEPT.value:
+                yield self.examples[Reason(reason)], tie, at
+            if stage == Stage.DUPLICATES.value:
+                yield self.duplicates, tie, at
+        for at, beyond in self._beyond(part):
+            yield self.near, (beyond, *ties[at]), at
+
+    def _beyond(self, part: pa.Table) -> Iterator[tuple[int, float]]:
+        """Of each row refused by finite scores alone: its place in the part, and its `overshoot`."""
+        low = np.flatnonzero(np.asarray(pc.equal(part["reason"], Reason.LOW_QUALITY.value)))
+        refused = part.take(pa.array(low))
+        computed = [metric for metric in self.histograms if METRIC_PREFIX + metric in part.column_names]
+        scores = {metric: refused[METRIC_PREFIX + metric].to_pylist() for metric in computed}
+        for place, at in enumerate(low.tolist()):
+            known = {metric: column[place] for metric, column in scores.items() if column[place] is not None}
+            if math.isfinite(beyond := overshoot(self.thresholds, known)):
+                yield at, beyond
 
 
-def _is_by_header(row: Row) -> bool:
-    """Whether no more than a file's first bytes were looked at. Where its length was not declared, none are spared."""
-    return row.bytes is None and (row.width is not None or row.stage is Stage.DECODE)
+def _sum(column: pa.ChunkedArray) -> int:
+    return int(pc.sum(column, min_count=0).as_py())
 
 
-def overshoot(thresholds: Thresholds, row: Row) -> float:
+def _volumes(names: pa.ChunkedArray, sizes: pa.ChunkedArray) -> dict[str, Volume]:
+    """Name -> its rows and their bytes."""
+    grouped = pa.table({"name": names, "bytes": pc.fill_null(sizes, 0)}).group_by("name", use_threads=False)
+    found = grouped.aggregate([("bytes", "count"), ("bytes", "sum")]).to_pylist()
+    return {one["name"]: Volume(rows=one["bytes_count"], bytes=one["bytes_sum"]) for one in found}
+
+
+def _merge(volumes: dict[str, Volume], more: Mapping[str, Volume]) -> None:
+    for name, volume in more.items():
+        volumes.setdefault(name, Volume()).merge(volume)
+
+
+def _is_by_header(part: pa.Table) -> pa.ChunkedArray:
+    """Of which rows no more than a file's first bytes were looked at.
+
+    Where its length was not declared, none are spared.
+    """
+    looked_at = pc.or_(pc.is_valid(part["width"]), pc.equal(part["stage"], Stage.DECODE.value))
+    return pc.and_(pc.is_null(part["bytes"]), looked_at)
+
+
+def overshoot(thresholds: Thresholds, known: Mapping[str, float]) -> float:
     """How far the worst of the metrics that voted against lies beyond its threshold, as a share of it; 0.1 is 10 %.
 
     A threshold of 0 has no shares: there it is the plain distance. Infinite where a metric gave no number, or where
     none voted against.
     """
-    scores = [(one, row.scores[one.metric]) for one in thresholds.metrics if one.metric in row.scores]
+    scores = [(one, known[one.metric]) for one in thresholds.metrics if one.metric in known]
     if not all(math.isfinite(score) for _, score in scores):
         return math.inf
     beyond = [abs(score - one.bound) / (abs(one.bound) or 1.0) for one, score in scores if not one.passes(score)]

@@ -8,7 +8,8 @@ from typing import Final
 from curation.report.charts import columns
 from curation.report.markup import Html, element, strangers
 from curation.report.parts import counted, duration, section, share, size, table
-from curation.report.tally import Span, Tally
+from curation.report.tally import Tally
+from curation.report.timeline import Span
 
 SLOWEST: Final = 12  # hosts
 

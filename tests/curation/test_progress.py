@@ -12,7 +12,7 @@ import pytest
 from curation import chunks, ledger, progress
 from curation.progress import ALL, LAST, MOST_LAST, SPREAD
 from curation.records import Reason, Row
-from curation.report.tally import Hosts
+from curation.report.tally import Hosts, host_names
 from shards.store import LocalStore, Store
 from tests import ledgers
 
@@ -47,8 +47,8 @@ def test_hosts_are_those_that_the_report_would_name(tmp_path: Path) -> None:
     ]
     ledger.write(store, chunks.unit_name(0), rows, (), {})
     reported = Hosts()
-    for row in rows:
-        reported.add(row)
+    part = ledger.table(rows, ())
+    reported.add(host_names(part), part)
     names = {name.strip("[]"): host for name, host in seen(store).counts.hosts.slowest(9)}
     assert names == dict(reported.slowest(9))
 

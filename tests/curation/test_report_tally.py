@@ -5,27 +5,33 @@ from __future__ import annotations
 import io
 import math
 import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
+from curation import ledger
 from curation.judge import MetricThreshold
 from curation.records import Link, Reason, Row, Stage
 from curation.report import tally
 from curation.report.charts import ticks
+from curation.report.histogram import Histogram
 from curation.report.mosaic import TILE, mosaic
 from curation.report.parts import share, size
-from curation.report.tally import EXAMPLES, PICTURE_UNITS, PICTURES, Histogram, Hosts, Tally, Timeline
+from curation.report.tally import EXAMPLES, PICTURE_UNITS, PICTURES, Hosts, Tally, host_names
+from curation.report.timeline import Timeline
 from curation.thumbnails import thumbnail
-from tests.curation.test_report import THRESHOLDS, gone, scored
+from tests.curation.test_report import METRICS, THRESHOLDS, gone, scored
 
 
 def test_each_reason_shows_a_few_rows_drawn_alike_in_every_order() -> None:
     rows = [gone(at) for at in range(200)]
     forwards, backwards = Tally(THRESHOLDS), Tally(THRESHOLDS)
-    forwards.add("chunk-00000000", rows)
-    backwards.add("chunk-00000000", rows[::-1])
+    forwards.add("chunk-00000000", part(rows))
+    backwards.add("chunk-00000000", part(rows[::-1]))
     drawn_rows = forwards.examples[Reason.HTTP_NOT_FOUND].items
     assert drawn_rows == backwards.examples[Reason.HTTP_NOT_FOUND].items
     assert [row.link.key for row in drawn_rows] == sorted(row.link.key for row in rows)[:EXAMPLES]
@@ -34,13 +40,13 @@ def test_each_reason_shows_a_few_rows_drawn_alike_in_every_order() -> None:
 def test_pictures_come_from_few_units_as_evenly_as_can_be() -> None:
     tally = Tally(THRESHOLDS)
     for unit in range(100):
-        tally.add(f"chunk-{unit:08d}", [scored(unit * 10 + at, 3.0, 5.0) for at in range(10)])
+        tally.add(f"chunk-{unit:08d}", part([scored(unit * 10 + at, 3.0, 5.0) for at in range(10)]))
     shown = tally.shown()
     assert len(shown) == PICTURE_UNITS
     assert [len(rows) for _, rows in shown] == [PICTURES // PICTURE_UNITS] * PICTURE_UNITS
     few = Tally(THRESHOLDS)
-    few.add("chunk-00000000", [scored(at, 3.0, 5.0) for at in range(100)])
-    few.add("chunk-00000001", [scored(at, 3.0, 5.0) for at in range(100, 105)])
+    few.add("chunk-00000000", part([scored(at, 3.0, 5.0) for at in range(100)]))
+    few.add("chunk-00000001", part([scored(at, 3.0, 5.0) for at in range(100, 105)]))
     assert sorted(len(rows) for _, rows in few.shown()) == [5, PICTURES - 5]
 
 
@@ -53,8 +59,7 @@ def test_a_histogram_parts_scores_exactly_at_the_threshold(lower_better: bool, b
     scores = close + [float(np.float32(bound + generator.gauss(0, 3))) for _ in range(3000)]
     made = [Histogram(threshold), Histogram(threshold)]
     for histogram, order in zip(made, (scores, scores[::-1]), strict=True):
-        for score in [*order, math.nan, math.inf]:
-            histogram.add(score, threshold.passes(score))
+        put(histogram, [*order, math.nan, math.inf], threshold.passes)
     bars = made[0].bars()
     assert made[0].passing == sum(map(threshold.passes, scores))
     assert made[0].total == len(scores) == sum(bar.kept + bar.others for bar in bars)
@@ -71,8 +76,8 @@ def test_a_histogram_of_a_hundred_thousand_scores_stays_small_in_any_order() -> 
     scores = np.random.default_rng(3).lognormal(2, 2, 100_000).tolist()
     made = [Histogram(threshold), Histogram(threshold)]
     for histogram, order in zip(made, (scores, sorted(scores)), strict=True):
-        for score in order:
-            histogram.add(score, False)
+        for at in range(0, len(order), 1000):
+            put(histogram, order[at : at + 1000])
     assert made[0].bars() == made[1].bars()
     assert len(made[0]._bins) <= 4096
     assert 10 <= len(made[0].bars()) <= 42
@@ -81,15 +86,13 @@ def test_a_histogram_of_a_hundred_thousand_scores_stays_small_in_any_order() -> 
 @pytest.mark.parametrize("bound", [1.0, 20.0])
 def test_the_threshold_is_in_the_chart_where_all_scores_lie_on_one_side_of_it(bound: float) -> None:
     histogram = Histogram(MetricThreshold(metric="m", bound=bound, lower_better=True))
-    for score in np.linspace(5, 8, 50):
-        histogram.add(score, False)
+    put(histogram, np.linspace(5, 8, 50).tolist())
     assert histogram.bars()[0].low < bound < histogram.bars()[-1].high
 
 
 def test_an_outlier_does_not_squeeze_the_chart() -> None:
     histogram = Histogram(MetricThreshold(metric="m", bound=5.0, lower_better=True))
-    for score in [*np.linspace(3, 8, 50), 1e9]:
-        histogram.add(score, False)
+    put(histogram, [*np.linspace(3, 8, 50).tolist(), 1e9])
     assert histogram.bars()[-1].high < 100
     assert sum(bar.others for bar in histogram.bars()) == 51
 
@@ -144,8 +147,9 @@ def test_time_is_cut_into_few_spans_in_any_order() -> None:
     timelines = []
     for order in (moments, moments[::-1], sorted(moments, key=lambda at: at % 7)):
         timeline = Timeline()
-        for at in order:
-            timeline.add(at, kept=at == moments[0], bytes_read=10)
+        rows = [timed(at, kept=at == moments[0]) for at in order]
+        for at in range(0, len(rows), 100):
+            timeline.add(part(rows[at : at + 100]))
         timelines.append((timeline.width, timeline.spans))
     assert timelines[0] == timelines[1] == timelines[2]
     width, spans = timelines[0]
@@ -158,11 +162,24 @@ def test_the_costliest_hosts_are_exact_and_the_cheapest_of_too_many_forgotten(mo
     monkeypatch.setattr(tally, "_MOST_HOSTS", 50)
     hosts = Hosts()
     for n in range(400):
-        hosts.add(row_of(f"http://h{n}.example/1", 1.0 + n))
-        hosts.add(row_of("http://slow.example/1", 5.0))
+        rows = part([row_of(f"http://h{n}.example/1", 1.0 + n), row_of("http://slow.example/1", 5.0)])
+        hosts.add(host_names(rows), rows)
     assert [name for name, _ in hosts.slowest(2)] == ["slow.example", "h399.example"]
     assert hosts.slowest(1)[0][1].rows == 400
     assert len(hosts.slowest(1000)) <= 101
+
+
+def part(rows: Sequence[Row]) -> pa.Table:
+    return ledger.table(rows, METRICS)
+
+
+def put(histogram: Histogram, scores: Sequence[float], kept: Callable[[float], bool] = lambda score: False) -> None:
+    histogram.add(np.array(scores), np.array([kept(score) for score in scores], bool))
+
+
+def timed(ended: float, kept: bool) -> Row:
+    row = replace(row_of("http://a.example/1", 1.0), ended=ended, bytes_read=10)
+    return replace(row, reason=Reason.KEPT, stage=Stage.KEPT) if kept else row
 
 
 def row_of(url: str, seconds: float) -> Row:
