@@ -263,8 +263,8 @@ def test_a_run_that_gets_sigterm_ends_behind_its_step_and_leaves_the_same_to_the
     made: LocalStore, tmp_path: Path
 ) -> None:
     """To all its processes at once, as a scheduler does, at a random moment of each attempt."""
-    settings = dataclasses.replace(RECIPE.settings, steps=400)
-    every = Every(checkpoint=150, keep=1, validate=200, pictures=200, report=4)
+    settings = dataclasses.replace(RECIPE.settings, steps=120)
+    every = Every(checkpoint=20, keep=2, validate=60, pictures=60, report=4)
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(recipe_files.plain(dataclasses.replace(RECIPE, settings=settings, every=every))))
     words = [sys.executable, "-m", "jobs.pretrain", made.root, "--recipe", str(recipe), "--workers=2", "--device=cpu"]
@@ -272,11 +272,11 @@ def test_a_run_that_gets_sigterm_ends_behind_its_step_and_leaves_the_same_to_the
     assert ended([*words, "--out", calm.root], None) == (0, "")
     draw, stops = random.Random(8), []
     for _ in range(2):
-        status, said = ended([*words, "--out", hurt.root], draw.uniform(0.0, 0.5))
+        status, said = ended([*words, "--out", hurt.root], draw.uniform(0.0, 0.3))
         stops.append(checkpoint.steps(hurt)[-1])
         assert (status, said) == (
             143,
-            f"dynet-pretrain: stopped after step {stops[-1]} of 400, which is saved."
+            f"dynet-pretrain: stopped after step {stops[-1]} of 120, which is saved."
             " The same command goes on from the newest checkpoint.\n",
         )
     assert stops == sorted({*stops})
@@ -296,7 +296,7 @@ def ended(words: list[str], seconds: float | None) -> tuple[int, str]:
         if seconds is not None:
             time.sleep(seconds)
             os.killpg(process.pid, signal.SIGTERM)
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=300)
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
     return process.returncode, said
