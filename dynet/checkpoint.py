@@ -3,7 +3,8 @@
 checkpoints/step-000001000.pt      what `torch.save` makes of the state
 checkpoints/step-000001000.json    its size and SHA-256; written last: this file is the commit
 
-One that doesn't have the bytes it should have is passed over with a warning, and the one before it is taken.
+One that doesn't have the bytes it should have is passed over with a warning, and the one before it is taken. An interim
+one, of a run that was asked to stop between two others, says so in its commit and goes once there is a newer one.
 """
 
 from __future__ import annotations
@@ -46,14 +47,16 @@ def steps(store: Store) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def save(store: Store, step: int, state: Mapping[str, Any], keep: int) -> None:
-    """Writes the state (tensors and plain values) and lets all but the newest `keep` go."""
+def save(store: Store, step: int, state: Mapping[str, Any], keep: int, *, interim: bool = False) -> None:
+    """Writes the state (tensors and plain values) and lets go all but the newest `keep`, older interim ones first."""
     sink = io.BytesIO()
     torch.save(dict(state), sink)
     written = store.write(name_of(step), sink.getvalue())
-    commit = {"step": step, "bytes": written.size, "sha256": written.sha256}
+    commit = {"step": step, "bytes": written.size, "sha256": written.sha256, "interim": interim}
     store.write(_commit_of(step), json.dumps(commit).encode())
-    for old in steps(store)[:-keep]:
+    there = steps(store)
+    kept = [one for one in there if one == step or not _is_interim(store, one)][-keep:]
+    for old in sorted({*there}.difference(kept)):
         drop(store, old)
 
 
@@ -118,6 +121,14 @@ def loaded(data: bytes, origin: str) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise CheckpointError(f"{origin} holds a {type(state).__name__}, not a checkpoint")
     return state
+
+
+def _is_interim(store: Store, step: int) -> bool:
+    """A commit that can't be read doesn't say so; what lies there is for `newest` to judge."""
+    try:
+        return bool(json.loads(store.read(_commit_of(step))).get("interim"))
+    except (FileNotFoundError, json.JSONDecodeError, AttributeError):
+        return False
 
 
 def _commit_of(step: int) -> str:

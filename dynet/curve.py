@@ -1,7 +1,7 @@
 """The loss of every step, as Parquet files in a store: `curve/000000001-000001000.parquet`.
 
 Each is written just before the checkpoint after its last step, so that a resumed run has every step once and equals an
-undisturbed one's to the byte.
+undisturbed one's to the byte. Points behind the last piece lie in an interim checkpoint, where there is one.
 """
 
 from __future__ import annotations

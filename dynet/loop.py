@@ -2,6 +2,9 @@
 
 Goes on from the newest checkpoint in the run's store; what comes out is the same as without the stop. Rank 0 alone
 writes. The order at a checkpoint: curve, checkpoint, its commit; so a kill at any moment loses steps and nothing else.
+
+A run that is asked to stop does so after the step in hand, with an interim checkpoint, whose place the next one takes.
+The steps that the curve doesn't have yet lie in it: so the curve's pieces are those of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -73,16 +76,31 @@ class Run:
 
 
 Watch = Callable[[Progress], None]
+Stop = Callable[[], bool]  # whether the run is asked to stop
 
 
-def train(trainer: Trainer, batches: Batches, run: Run, watch: Watch) -> Progress:
+class Stopped(RuntimeError):
+    """The run was asked to stop. The message says after which step it did; all is saved up to there."""
+
+    def __init__(self, step: int, steps: int) -> None:
+        super().__init__(f"stopped after step {step} of {steps}, which is saved" if step else "stopped before step 1")
+
+
+def never() -> bool:
+    """What several ranks are told: they would have to stop after the same step."""
+    return False
+
+
+def train(trainer: Trainer, batches: Batches, run: Run, watch: Watch, stop: Stop) -> Progress:
     """Trains to the last step, from the newest checkpoint on; gives how it ended. `watch` is called on rank 0.
 
-    Raises `dynet.train.Diverged`, ValueError for a checkpoint of another network or recipe, what `batches` raises.
+    Raises `Stopped`, `dynet.train.Diverged`, ValueError for a checkpoint of another network or recipe, what `batches`
+    raises.
     """
-    _resume(trainer, batches, run)
-    loop = _Loop(trainer, batches, run, watch)
+    points = _resume(trainer, batches, run)
+    loop = _Loop(trainer, batches, run, watch, stop, points)
     try:
+        loop.heed()
         while trainer.step < trainer.settings.steps:
             loop.epoch()
     finally:
@@ -90,7 +108,8 @@ def train(trainer: Trainer, batches: Batches, run: Run, watch: Watch) -> Progres
     return loop.last
 
 
-def _resume(trainer: Trainer, batches: Batches, run: Run) -> None:
+def _resume(trainer: Trainer, batches: Batches, run: Run) -> list[curve.Point]:
+    """Gives the steps that the curve doesn't have yet: those in an interim checkpoint."""
     state = _newest(run)
     if state is not None:
         check_about(state, run.about, run.out.root)
@@ -98,6 +117,7 @@ def _resume(trainer: Trainer, batches: Batches, run: Run) -> None:
         batches.load_state_dict(state["stream"])
     if run.rank == 0:
         curve.cut(run.out, trainer.step)
+    return [curve.Point(**point) for point in state.get("points", ())] if state else []
 
 
 def _newest(run: Run) -> dict[str, Any] | None:
@@ -130,9 +150,12 @@ def check_about(state: Mapping[str, Any], about: Mapping[str, Any], where: str) 
 class _Loop:
     """What lasts from one step to the next."""
 
-    def __init__(self, trainer: Trainer, batches: Batches, run: Run, watch: Watch) -> None:
-        self._trainer, self._batches, self._run, self._watch = trainer, batches, run, watch
-        self._points: list[curve.Point] = []
+    def __init__(
+        self, trainer: Trainer, batches: Batches, run: Run, watch: Watch, stop: Stop, points: list[curve.Point]
+    ) -> None:
+        self._trainer, self._batches, self._run, self._watch, self._stop = trainer, batches, run, watch, stop
+        self._points = points  # since the curve's last piece
+        self._saved = trainer.step
         self._meter = Meter(run.batch, trainer.settings.depths)
         self._board = Board(run.board, trainer.step) if run.board and run.rank == 0 else None
         self.last = self._meter.progress(trainer, {})
@@ -146,9 +169,19 @@ class _Loop:
             samples = self._digest(batch)
             self._meter.count(outcome, time.perf_counter() - begun, fetched - begun, len(batch.skipped))
             self._take_down(outcome, samples)
+            self.heed()
             begun = time.perf_counter()
             if self._trainer.step == self._trainer.settings.steps:
                 return
+
+    def heed(self) -> None:
+        """Between two steps: raises Stopped where the run is asked to stop, with its steps saved."""
+        step, steps = self._trainer.step, self._trainer.settings.steps
+        if step == steps or not self._stop():
+            return
+        if step != self._saved:
+            self._save()
+        raise Stopped(step, steps)
 
     def close(self) -> None:
         """What TensorBoard hasn't got yet, also where a run ends badly."""
@@ -169,6 +202,8 @@ class _Loop:
             if self._board is not None:
                 self._board.scalars(self.last)
         if self._due(every.checkpoint):
+            curve.write(self._run.out, self._points)
+            self._points = []
             self._save()
 
     def _due(self, interval: int) -> bool:
@@ -176,16 +211,17 @@ class _Loop:
         return step % interval == 0 or step == self._trainer.settings.steps
 
     def _save(self) -> None:
-        curve.write(self._run.out, self._points)
-        self._points = []
+        """Steps that the curve lacks make it an interim checkpoint."""
         state = {
             "state_version": STATE_VERSION,
             "about": dict(self._run.about),
             "config": self._trainer.model.config.to_dict(),
             "trainer": self._trainer.state_dict(),
             "stream": self._batches.state_dict(),
+            "points": [asdict(point) for point in self._points],
         }
-        checkpoint.save(self._run.out, self._trainer.step, state, self._run.every.keep)
+        self._saved = self._trainer.step
+        checkpoint.save(self._run.out, self._saved, state, self._run.every.keep, interim=bool(self._points))
 
     def _validated(self) -> dict[str, Quality]:
         trainer = self._trainer

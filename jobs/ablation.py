@@ -16,6 +16,7 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside the fold
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from dynet import curve, pictures
+from dynet.loop import Stopped
 from dynet.model import ModelConfig
 from jobs import terminal
 from pipelines import ablation_table
@@ -53,6 +54,8 @@ def _ablation(flags: argparse.Namespace) -> None:
     bars = _Bars()
     try:
         findings = ablate(job, bars)
+    except Stopped as where:
+        raise terminal.Terminated(str(where)) from where
     finally:
         bars.close()
     _report(job, findings)

@@ -16,13 +16,13 @@ if __package__ in (None, ""):  # run as a file: the packages lie beside the fold
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from dynet.folders import DE_TYPES
+from dynet.loop import Watch
 from dynet.model import promptir
 from dynet.progress import Progress
 from jobs import metered, terminal, training
 from pipelines import finetune_recipes, recipe_files
 from pipelines.finetune import FinetuneJob, finetune
 from pipelines.finetune_recipes import FinetuneRecipe
-from pipelines.ranks import Watch
 
 PROGRAM = "dynet-finetune"
 #: Flags, most of them of the released code, and the fields of a recipe that they are.

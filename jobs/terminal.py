@@ -26,6 +26,7 @@ from shards.store import Store, open_store
 
 PLAIN_SECONDS: Final = 10.0
 STOPPED: Final = 130  # the shell's exit status for Ctrl-C
+TERMINATED: Final = 143  # and for SIGTERM
 CANNOT: Final = 2
 BYTES: Final = "B"
 
@@ -211,16 +212,23 @@ def _stoppable() -> Iterator[None]:
         os.close(kept)
 
 
+class Terminated(Exception):
+    """SIGTERM came, and the work was ended in good order; the message says where."""
+
+
 def guarded(program: str, work: Callable[[], None], again: str = "goes on from here") -> int:
     """Runs `work`; what a user can mend is said in one sentence. Returns the exit status.
 
-    `again`: what the same command does after Ctrl-C.
+    `again`: what the same command does after Ctrl-C or SIGTERM.
     """
     try:
         with _stoppable():
             work()
     except KeyboardInterrupt:
         return _stopped(program, again)
+    except Terminated as where:
+        print(f"{program}: {where}. The same command {again}.", file=sys.stderr)
+        return TERMINATED
     except (ValueError, RuntimeError, OSError) as error:
         if _STOP.is_set():  # the same Ctrl-C ended other processes of this job, and that came up first
             return _stopped(program, again)

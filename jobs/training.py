@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from dynet import checkpoint, curve, loop, pictures, weights
+from dynet.loop import Stopped, Watch
 from dynet.model import DEPTHS, DyNet, ModelConfig, depth_name, depth_of
 from dynet.progress import Progress
 from dynet.train import Diverged, Settings, check_weights
@@ -20,7 +21,6 @@ from dynet.validate import Quality
 from jobs import metered, terminal
 from pipelines import metering
 from pipelines.pretrain import BOARD
-from pipelines.ranks import Watch
 from shards.store import LocalStore, Store
 from shards.stream import StreamError
 
@@ -30,11 +30,13 @@ _MANY = 10  # rows of the summary: beyond, those of the recipe alone
 
 
 def told(label: str, out: Store, settings: Settings, work: Callable[[Watch], Progress]) -> None:
-    """Runs `work` behind a bar, and says how it ended. Raises ValueError where it went wrong on the way."""
+    """Runs `work` behind a bar, and says how it ended. Raises ValueError where it went wrong on the way, Terminated."""
     begun, before = time.monotonic(), max(checkpoint.steps(out), default=0)
     try:
         with terminal.Bar(label, "step", paced=True) as bar:
             ended = work(_Teller(bar))
+    except Stopped as where:
+        raise terminal.Terminated(str(where)) from where
     except (Diverged, StreamError) as error:
         raise ValueError(str(error)) from error
     _summary(out, settings, ended, ended.step - before, time.monotonic() - begun)

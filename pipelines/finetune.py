@@ -26,7 +26,7 @@ from dynet import checkpoint, folders, loop
 from dynet.data import Noise
 from dynet.folders import DE_TYPES, NOISE, Source
 from dynet.joined import Joined
-from dynet.loop import Batches, Run
+from dynet.loop import Batches, Run, Watch
 from dynet.model import DyNet
 from dynet.pairs import PairPlan, PairStream
 from dynet.progress import Progress
@@ -35,7 +35,7 @@ from dynet.validate import held_out
 from pipelines import ranks, recipe_files
 from pipelines.finetune_recipes import FinetuneRecipe
 from pipelines.pretrain import RECIPE
-from pipelines.ranks import Launch, Rank, Watch
+from pipelines.ranks import Launch, Rank
 from shards.epochs import Epochs
 from shards.manifest import read_manifest
 from shards.sequence import Plan
@@ -171,7 +171,7 @@ def _train(job: FinetuneJob, data: _Data, settings: Settings, rank: Rank) -> Pro
     )
     trainer = Trainer(model, settings, seed=recipe.seed, device=rank.device, world=rank.world)
     try:
-        return loop.train(trainer, batches, run, rank.watch)
+        return loop.train(trainer, batches, run, rank.watch, rank.stop)
     finally:
         batches.close()
 

@@ -21,14 +21,14 @@ import torch
 
 from dynet import checkpoint, loop
 from dynet.data import Degrade
-from dynet.loop import Run
+from dynet.loop import Run, Watch
 from dynet.model import DyNet
 from dynet.progress import Progress
 from dynet.train import Trainer
 from dynet.validate import held_out
 from pipelines import ranks, recipe_files
 from pipelines.pretrain_recipes import PretrainRecipe
-from pipelines.ranks import Launch, Rank, Watch
+from pipelines.ranks import Launch, Rank
 from shards.epochs import Epochs
 from shards.sequence import Plan
 from shards.store import Store, open_store
@@ -67,7 +67,7 @@ def pretrain(job: PretrainJob, watch: Watch) -> Progress:
     """Trains to the recipe's last step, from the newest checkpoint on; gives how it ended.
 
     Raises ValueError, before training starts, for what can't be: see `check`. Later: `dynet.train.Diverged`,
-    `shards.stream.StreamError`, and StoreError where the run's store can't be written.
+    `shards.stream.StreamError`, StoreError where the run's store can't be written, and `dynet.loop.Stopped`.
     """
     check(job)
     job.out.sweep()
@@ -105,7 +105,7 @@ def _train(job: PretrainJob, rank: Rank) -> Progress:
     )
     trainer = Trainer(model, recipe.settings, seed=recipe.seed, device=rank.device, world=rank.world)
     try:
-        return loop.train(trainer, stream, run, rank.watch)
+        return loop.train(trainer, stream, run, rank.watch, rank.stop)
     finally:
         stream.close()
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -24,6 +26,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer, get_device
 
 from dynet import checkpoint, memory
+from dynet.loop import Stop, Watch, never
 from dynet.progress import Progress
 from dynet.train import Diverged
 from pipelines.cluster import connected, here
@@ -34,8 +37,6 @@ _FAILURES: Final = 3  # of a worker, without a new checkpoint, until the run is 
 _POLL_SECONDS: Final = 0.5
 _IMPATIENT_SECONDS: Final = 30.0
 _log = logging.getLogger(__name__)
-
-Watch = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +56,7 @@ class Rank:
     world: int
     device: torch.device
     watch: Watch
+    stop: Stop
 
 
 Work = Callable[[Rank], Progress]  # is pickled to the ranks
@@ -78,16 +80,31 @@ def launch(how: Launch, work: Work, watch: Watch) -> Progress:
 
     Raises what `work` raises: ValueError and `dynet.train.Diverged` at once, since they would come again; for anything
     else all ranks are started again, three times. Where `how.out` has a newer checkpoint by then, that counts anew: on
-    spot nodes a long run loses more than three.
+    spot nodes a long run loses more than three. In this process SIGTERM ends it with `dynet.loop.Stopped`.
     """
     if not how.ranks:
         if how.device == "cpu":
             memory.keep_freed()
-        return work(Rank(rank=0, world=1, device=torch.device(how.device), watch=watch))
+        with _terminations() as stop:
+            return work(Rank(rank=0, world=1, device=torch.device(how.device), watch=watch, stop=stop))
     with connected() as own:
         if own and how.device == "cuda":
             _check_gpus(how.ranks)
         return _while_it_gets_on(how, work, watch)
+
+
+@contextmanager
+def _terminations() -> Iterator[Stop]:
+    """Whether SIGTERM came in here: a scheduler's word that it waits for a while, and then kills."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # Python takes handlers from that one alone
+        yield never
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: came.append(number))
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _while_it_gets_on(how: Launch, work: Work, watch: Watch) -> Progress:
@@ -155,7 +172,9 @@ def _worker(config: Any) -> Any:
     def told(now: Progress) -> None:
         latest.put.remote(now)
 
-    rank = Rank(rank=context.get_world_rank(), world=context.get_world_size(), device=get_device(), watch=told)
+    rank = Rank(
+        rank=context.get_world_rank(), world=context.get_world_size(), device=get_device(), watch=told, stop=never
+    )
     try:
         return config["work"](rank)
     except Diverged as error:

@@ -4,11 +4,15 @@
     asks.begin = lambda: iter(questions)            # before each round
     for made in loader: ...                         # dataset[question]
 
-Workers are forked once and stay. They take questions in turn and answer in order.
+Workers are forked once and stay. They take questions in turn and answer in order. SIGTERM from anyone but the trainer
+is nothing to them: a scheduler sends it to all processes at once, and the trainer has a step to finish.
 """
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
@@ -39,6 +43,20 @@ class _Here:
         return (self._dataset[one] for one in self._asks)
 
 
+class _Workers:
+    """Has the processes of a DataLoader begin with SIGTERM blocked: it would end them before they have a say."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            return iter(self._loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def feed(dataset: Dataset[Any], workers: int) -> tuple[Iterable[Any], Asks]:
     """A loader on `workers` processes, 0: none, and what asks it."""
     asks = Asks()
@@ -53,14 +71,26 @@ def feed(dataset: Dataset[Any], workers: int) -> tuple[Iterable[Any], Asks]:
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=_PREFETCH if workers else None,
         persistent_workers=workers > 0,
+        worker_init_fn=_heed_the_trainer_alone,
         generator=torch.Generator(),  # or it would draw from the trainer's, which a resumed run restores
     )
-    return loader, asks
+    return _Workers(loader), asks
 
 
 def channels_first(pixels: np.ndarray) -> torch.Tensor:
     """(n, H, W, 3) as (n, 3, H, W), the same memory."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def _heed_the_trainer_alone(_worker: int) -> None:
+    """A worker that is stuck gets SIGTERM from DataLoader."""
+    threading.Thread(target=_await_the_end, name="end", daemon=True).start()
+
+
+def _await_the_end() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def _as_it_is(made: Any) -> Any:

@@ -48,6 +48,22 @@ def test_without_its_commit_a_checkpoint_does_not_exist(tmp_path: Path) -> None:
     assert found is not None and found["step"] == 5
 
 
+def test_an_interim_one_goes_with_the_next_and_costs_no_other(tmp_path: Path) -> None:
+    """Also one that a kill left beside a newer one, before it was taken away."""
+    store = LocalStore(tmp_path)
+    for step in (5, 10):
+        checkpoint.save(store, step, state(step), keep=2)
+    checkpoint.save(store, 12, state(12), keep=2, interim=True)
+    assert checkpoint.steps(store) == [10, 12]
+    kept = {name: store.read(name) for name in store.list(checkpoint.FOLDER) if "12" in name}
+    checkpoint.save(store, 13, state(13), keep=2, interim=True)
+    assert checkpoint.steps(store) == [10, 13]
+    for name, data in kept.items():
+        store.write(name, data)
+    checkpoint.save(store, 15, state(15), keep=2)
+    assert checkpoint.steps(store) == [10, 15]
+
+
 @pytest.mark.parametrize("harm", ["cut", "changed", "gone", "no json"])
 def test_a_damaged_one_is_passed_over_and_said(harm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = LocalStore(tmp_path)

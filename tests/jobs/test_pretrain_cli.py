@@ -214,6 +214,15 @@ def test_a_line_puts_first_what_a_narrow_terminal_shows() -> None:
     assert training.note(now) == said
 
 
+def test_sigterm_has_a_sentence_and_a_status_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise terminal.Terminated("stopped after step 3 of 6, which is saved")
+
+    assert terminal.guarded("dynet-pretrain", work) == 143
+    said = "dynet-pretrain: stopped after step 3 of 6, which is saved. The same command goes on from here.\n"
+    assert capsys.readouterr().err == said
+
+
 def test_ctrl_c_that_ends_other_processes_first_is_still_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> None:
         try:

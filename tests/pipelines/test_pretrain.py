@@ -136,7 +136,7 @@ def test_a_curve_without_its_checkpoint_is_taken_away(
 ) -> None:
     """Killed between the two, before there was any checkpoint, and begun anew with another interval."""
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
@@ -256,6 +256,56 @@ def test_a_run_killed_at_random_moments_leaves_the_same_to_the_bit(
     assert process.returncode == 0
     assert kills >= 3
     assert left(out) == left(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_run_that_gets_sigterm_ends_behind_its_step_and_leaves_the_same_to_the_bit(
+    made: LocalStore, tmp_path: Path
+) -> None:
+    """To all its processes at once, as a scheduler does, at a random moment of each attempt."""
+    settings = dataclasses.replace(RECIPE.settings, steps=120)
+    every = Every(checkpoint=20, keep=2, validate=60, pictures=60, report=4)
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(recipe_files.plain(dataclasses.replace(RECIPE, settings=settings, every=every))))
+    words = [sys.executable, "-m", "jobs.pretrain", made.root, "--recipe", str(recipe), "--workers=2", "--device=cpu"]
+    calm, hurt = LocalStore(tmp_path / "calm"), LocalStore(tmp_path / "hurt")
+    assert ended([*words, "--out", calm.root], None) == (0, "")
+    draw, stops = random.Random(8), []
+    for _ in range(2):
+        status, said = ended([*words, "--out", hurt.root], draw.uniform(0.0, 0.3))
+        stops.append(checkpoint.steps(hurt)[-1])
+        assert (status, said) == (
+            143,
+            f"dynet-pretrain: stopped after step {stops[-1]} of 120, which is saved."
+            " The same command goes on from the newest checkpoint.\n",
+        )
+    assert stops == sorted({*stops})
+    assert ended([*words, "--out", hurt.root], None) == (0, "")
+    assert left(hurt) == left(calm)
+    assert files(hurt) == files(calm)
+    assert hurt.read("curve.png") == calm.read("curve.png")
+
+
+def ended(words: list[str], seconds: float | None) -> tuple[int, str]:
+    """Status and stderr of a command that gets SIGTERM so long after its first line, and that leaves no process."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, env=environment, start_new_session=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("pretrain: ")
+        if seconds is not None:
+            time.sleep(seconds)
+            os.killpg(process.pid, signal.SIGTERM)
+        _, said = process.communicate(timeout=300)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    return process.returncode, said
+
+
+def files(out: LocalStore) -> list[str]:
+    """What lies there, half-written files as well; TensorBoard begins one for each attempt."""
+    found = (str(path.relative_to(out.folder)) for path in out.folder.rglob("*") if path.is_file())
+    return sorted(name for name in found if not name.startswith("tensorboard/"))
 
 
 # ---------------------------------------------------------------- recipes
