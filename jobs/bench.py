@@ -231,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     seven.add_argument("--compile", action="store_true", help="with torch.compile too: minutes before the first step")
     eight = commands.add_parser("scale", help="rows a second on 1, 2 and 4 Ray nodes of one core, on this machine")
     eight.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4], help="nodes (default 1 2 4)")
-    eight.add_argument("--rows", type=int, default=600, help="pictures for each unit in work (default 600)")
+    eight.add_argument("--rows", type=int, default=700, help="pictures for each unit in work (default 700)")
     nine = commands.add_parser("plan", help="a plan from a pilot against the run that it is of")
     nine.add_argument("--rows", type=int, default=20_000, help="URLs of the list (default 20000)")
     nine.add_argument("--pilot", type=int, default=5000, help="of them, for the pilot (default 5000)")
