@@ -57,7 +57,7 @@ def _drawn(number: int) -> bytes:
 def cluster(nodes: int) -> Iterator[str]:
     """So many Ray nodes of one core each on this machine; gives their address."""
     node = {"num_cpus": 1, "object_store_memory": _STORE, "include_dashboard": False}
-    os.environ["RAY_num_workers_soft_limit"] = str(WARM)
+    os.environ.setdefault("RAY_num_workers_soft_limit", str(WARM))
     made = Cluster(initialize_head=True, head_node_args=node)
     try:
         for _ in range(nodes - 1):
