@@ -1,19 +1,29 @@
 """What the fused engine needs of torch and pyiqa, asked once, in a process that ends with the answer.
 
-For one picture's scores and two small tables they would otherwise stay in every worker: 0.8 GB of 1.2.
+For one picture's scores and two small tables they would otherwise stay in every worker: 0.8 GB of 1.2. And once a
+machine: the answer lies in the user's cache, for whoever asks the same of the same installation on the same processor.
+Sixteen workers that start together wait for the one that asks.
 
     python -m curation.scorers.oracle FOLDER      # reads question.json and pixels.npy there, writes answer.npz
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hashlib
+import io
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +33,8 @@ from curation.scorers.pyiqa_scorer import PyiqaScorer
 from curation.scorers.weights import WeightFile
 
 _USERS_MISTAKE: Final = 2  # exit status
+_INSTALLED: Final = ("pyiqa", "torch", "numpy", "scipy")  # that the answer may depend on
+_ASKERS: Final = ("oracle.py", "pyiqa_scorer.py", "pyiqa_build.py")  # and of this project
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,10 +57,75 @@ class Answer:
 
 
 def ask(weights: Mapping[str, tuple[WeightFile, ...]], pixels: np.ndarray) -> Answer:
-    """Has pyiqa score (H, W, 3) uint8 RGB with `weights`.
+    """What pyiqa makes of (H, W, 3) uint8 RGB with `weights`: as it once said on this machine, or asked now.
 
-    Raises ValueError where a weight file is missing or not the one of `resolve`, RuntimeError where the process fails.
+    Raises ValueError where it is asked and a weight file is missing or not the one of `resolve`, RuntimeError where the
+    process fails.
     """
+    metrics, folder = tuple(weights), _cache_folder()
+    if folder is None:
+        return _parsed(_asked(weights, pixels), metrics)
+    kept = folder / f"{_digest(weights, pixels)}.npz"
+    with _locked(kept.with_suffix(".lock")):
+        return _known(kept, metrics) or _kept(_asked(weights, pixels), kept, metrics)
+
+
+def _cache_folder() -> Path | None:
+    """Where this user's answers are kept, by the XDG base directory specification; None for a home that can't be."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "million-ird" / "oracle"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def _digest(weights: Mapping[str, tuple[WeightFile, ...]], pixels: np.ndarray) -> str:
+    """Of all that decides the answer; the processor too, since torch rounds by how wide its vectors are."""
+    question = {
+        "weights": {metric: [file.sha256 for file in files] for metric, files in weights.items()},
+        "pixels": [*pixels.shape, hashlib.sha256(pixels.tobytes()).hexdigest()],
+        "installed": [sys.version, *(version(name) for name in _INSTALLED)],
+        "askers": [hashlib.sha256(Path(__file__).with_name(name).read_bytes()).hexdigest() for name in _ASKERS],
+        "processor": _processor(),
+    }
+    return hashlib.sha256(json.dumps(question).encode()).hexdigest()
+
+
+def _processor() -> list[str]:
+    told = [platform.machine(), platform.processor()]
+    with contextlib.suppress(FileNotFoundError):  # Linux alone has it
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        told += [next((line for line in lines if line.startswith(name)), "") for name in ("model name", "flags")]
+    return told
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        with contextlib.suppress(OSError):  # a file system without locks: then several ask, and agree
+            fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+        yield
+
+
+def _known(kept: Path, metrics: tuple[str, ...]) -> Answer | None:
+    """None where it was never asked, or its file is broken."""
+    try:
+        return _parsed(kept.read_bytes(), metrics)
+    except (FileNotFoundError, zipfile.BadZipFile, ValueError, KeyError, EOFError):
+        return None
+
+
+def _kept(answer: bytes, kept: Path, metrics: tuple[str, ...]) -> Answer:
+    parsed = _parsed(answer, metrics)
+    whole = kept.with_suffix(".tmp")
+    with contextlib.suppress(OSError):  # a full disk: the next one asks again
+        whole.write_bytes(answer)
+        whole.replace(kept)
+    return parsed
+
+
+def _asked(weights: Mapping[str, tuple[WeightFile, ...]], pixels: np.ndarray) -> bytes:
     with tempfile.TemporaryDirectory(prefix="million-ird-oracle-") as folder:
         question = {metric: [[str(file.path), file.sha256] for file in files] for metric, files in weights.items()}
         (Path(folder) / "question.json").write_text(json.dumps(question))
@@ -61,11 +138,11 @@ def ask(weights: Mapping[str, tuple[WeightFile, ...]], pixels: np.ndarray) -> An
             raise ValueError(said)
         if ended.returncode:
             raise RuntimeError(f"pyiqa's check of the fused engine ended with {ended.returncode}: {said[-2000:]}")
-        return _read(Path(folder) / "answer.npz", tuple(weights))
+        return (Path(folder) / "answer.npz").read_bytes()
 
 
-def _read(path: Path, metrics: tuple[str, ...]) -> Answer:
-    with np.load(path) as answer:
+def _parsed(data: bytes, metrics: tuple[str, ...]) -> Answer:
+    with np.load(io.BytesIO(data)) as answer:
         return Answer(
             scores=dict(zip(metrics, answer["scores"].tolist(), strict=True)),
             tables=Tables(shapes=answer["shapes"], ratios=answer["ratios"], inverse=answer["inverse"]),

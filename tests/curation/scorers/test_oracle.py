@@ -14,6 +14,13 @@ from curation.scorers.oracle import ask
 from tests.curation.scorers.conftest import textured
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 def test_the_answer_is_pyiqas(weights_dir: Path) -> None:
     weights = resolve(("niqe", "brisque"), weights_dir)
     pixels = textured(200, 300)
@@ -24,6 +31,31 @@ def test_the_answer_is_pyiqas(weights_dir: Path) -> None:
     assert (answer.coefficients.shape, answer.vectors.shape) == ((1,), (1, 36))
     for table in (answer.tables.shapes, answer.tables.ratios, answer.tables.inverse):
         assert len(table) == 9801 and np.all(np.diff(table) > 0)
+
+
+@pytest.mark.slow
+def test_a_machine_is_asked_once(weights_dir: Path, cache: Path) -> None:
+    weights, pixels = resolve(("niqe",), weights_dir), textured(200, 300)
+    first = ask(weights, pixels)
+    (weights_dir / "niqe_modelparameters.mat").unlink()  # whoever asks anew needs it
+    again = ask(weights, pixels)
+    assert again.scores == first.scores
+    assert np.array_equal(again.tables.ratios, first.tables.ratios)
+    with pytest.raises(ValueError):
+        ask(weights, textured(200, 301))
+    for kept in cache.rglob("*.npz"):
+        kept.write_bytes(kept.read_bytes()[:-100])
+    with pytest.raises(ValueError):
+        ask(weights, pixels)
+
+
+@pytest.mark.slow
+def test_a_home_that_cannot_be_written_costs_a_question_and_no_more(
+    weights_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert np.isfinite(ask(resolve(("niqe",), weights_dir), textured(200, 300)).scores["niqe"])
 
 
 @pytest.mark.slow
