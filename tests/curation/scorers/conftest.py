@@ -12,6 +12,7 @@ import pytest
 import scipy.io
 import torch
 
+from curation.scorers.mscn import luma
 from curation.scorers.pyiqa_build import without_backbone_weights
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ def textured(height: int, width: int, seed: int = 0) -> np.ndarray:
     grey = np.fft.irfft2(np.fft.rfft2(generator.standard_normal((height, width))) / frequency, s=(height, width))
     grey = 128 + 45 * (grey - grey.mean()) / grey.std()
     return np.clip(grey, 0, 255).astype(np.uint8)[..., None].repeat(3, axis=2)
+
+
+def of_luma(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 RGB to the grey picture of its luma: the same to a metric, and rounded alike everywhere."""
+    return np.repeat(luma(pixels)[..., None], 3, axis=2)
 
 
 def pin(folder: Path) -> None:
