@@ -227,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     seven.add_argument("--batch", type=int, default=2, help="crops a step (default 2; the paper has 32)")
     seven.add_argument("--crop", type=int, default=128, help="pixels, height and width (default 128, the paper's)")
     seven.add_argument("--width", type=int, default=48, help="channels of level 1 (default 48; the peer has no other)")
-    seven.add_argument("--rounds", type=int, default=5, help="steps timed of each contender, in turns (default 5)")
+    seven.add_argument("--rounds", type=int, default=3, help="turns of each contender, of two timed steps (default 3)")
     seven.add_argument("--compile", action="store_true", help="with torch.compile too: minutes before the first step")
     eight = commands.add_parser("scale", help="rows a second on 1, 2 and 4 Ray nodes of one core, on this machine")
     eight.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4], help="nodes (default 1 2 4)")

@@ -34,7 +34,7 @@ from jobs.terminal import ratio
 RELEASED: Final = "released code, float32"
 #: The released code's file and class, by depth.
 _PEERS: Final = {"S": "DyNet_small", "L": "DyNet_large"}
-_STEPS: Final = 3  # a round, that are timed
+_STEPS: Final = 2  # a round, that are timed
 _SIDE: Final = 2048  # of the square matrices whose product says what a CPU can do
 _PRODUCTS: Final = 5
 #: Operations a second that the makers state, dense, in TF32 and bfloat16, by a part of the device's name.
