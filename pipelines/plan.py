@@ -164,7 +164,19 @@ def _load(job: PilotJob, seen: Observed, cluster: Cluster) -> Load:
         start_seconds=0.0,
     )
     pace, start = _pace(seen)
-    return replace(base, reached=_reached(base, seen, cluster, pace), start_seconds=start)
+    reached = _reached(base, seen, cluster, pace)
+    if _has_small_chunks(job, seen):
+        reached = replace(reached, high=max(reached.high, 1.0))
+    return replace(base, reached=reached, start_seconds=start)
+
+
+def _has_small_chunks(job: PilotJob, seen: Observed) -> bool:
+    """Whether chunks begin and end so much more often than the run's that it may come nearer to its limit."""
+    return 2 * _chunk_size(seen) < min(job.whole.recipe.chunk_size, seen.drawn.rows)
+
+
+def _chunk_size(seen: Observed) -> int:
+    return math.ceil(seen.pilot.rows / seen.pilot.chunks)
 
 
 def _pace(seen: Observed) -> tuple[Interval, float]:
@@ -288,11 +300,10 @@ def _notes(job: PilotJob, seen: Observed, cluster: Cluster) -> Iterator[str]:
         yield "the pilot was interrupted: its pace has the pause in it; for hours take another --out"
     if seen.pilot.chunks < 1 + seen.cores:
         yield f"{seen.pilot.chunks} chunks did not fill the pilot's {seen.cores} cores: take a larger --pilot"
-    small = math.ceil(seen.pilot.rows / seen.pilot.chunks)
-    if 2 * small < min(job.whole.recipe.chunk_size, drawn.rows):
+    if _has_small_chunks(job, seen):
         yield (
-            f"chunks of {small} rows here, of {job.whole.recipe.chunk_size} in the run: begin and end weigh more, so "
-            "hours are rather too many; take a larger --pilot"
+            f"chunks of {_chunk_size(seen)} rows here, of {job.whole.recipe.chunk_size} in the run: begin and end "
+            "weigh more, so hours are rather too many; take a larger --pilot"
         )
     if not seen.pilot.kept:
         yield "the pilot kept nothing: of shards and originals nothing can be told; take a larger --pilot"

@@ -57,7 +57,13 @@ def truth(rows: list[Row]) -> dict[str, float]:
 
 
 def planned(
-    folder: Path, rows: list[Row], seed: int, cluster: Cluster, listed: int = ROWS, cut_held_seconds: float = 0.0
+    folder: Path,
+    rows: list[Row],
+    seed: int,
+    cluster: Cluster,
+    listed: int = ROWS,
+    cut_held_seconds: float = 0.0,
+    chunk_size: int = 1000,
 ) -> Plan:
     """The plan of a pilot of 400 of these rows, as it would have been measured."""
     some = np.sort(np.random.default_rng(seed).choice(len(rows), PILOT, replace=False))
@@ -95,7 +101,7 @@ def planned(
     whole = FilterJob(
         store=LocalStore(folder),
         lists=(folder / "list.parquet",),
-        recipe=FilterRecipe(thresholds=Thresholds(min_res=500), chunk_size=1000),
+        recipe=FilterRecipe(thresholds=Thresholds(min_res=500), chunk_size=chunk_size),
         scoring=ScorerSpec.of({}, "fused"),
     )
     job = PilotJob(whole=whole, cut=ShardRecipe(min_res=512), count=PILOT)
@@ -111,6 +117,13 @@ def test_cutting_lies_between_cores_that_never_wait_and_those_of_the_pilot(tmp_p
     assert waited.low == pytest.approx(never.low)
     assert waited.mid == pytest.approx(2 * never.mid)
     assert waited.high == pytest.approx(4 * never.high)
+
+
+def test_a_pilot_of_small_chunks_leaves_the_run_room_to_be_as_fast_as_its_limit(tmp_path: Path) -> None:
+    small = planned(tmp_path, web(0), 0, ONE).quantities[promise.FILTERING]
+    like = planned(tmp_path, web(0), 0, ONE, chunk_size=PILOT // 8).quantities[promise.FILTERING]
+    assert (small.mid, small.high) == (like.mid, like.high)
+    assert small.low < 0.9 * like.low
 
 
 def test_a_ledger_of_like_rows_may_pack_better_than_drawn_ones(tmp_path: Path) -> None:
