@@ -137,7 +137,7 @@ class _Times:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._entry: dict[str, Any] = {"goes": 0, "cut": None, "units": {}}
+        self._entry: dict[str, Any] = {"goes": 0, "cutting": None, "units": {}}
         if store.exists(TIMES):
             self._entry = dict(json.loads(store.read(TIMES)))
         self._went = False
@@ -153,9 +153,9 @@ class _Times:
     @property
     def cut(self) -> tuple[float, float] | None:
         """Core-seconds of cutting and packing, and those of all cores meanwhile."""
-        if self._entry["cut"] is None:
+        if self._entry.get("cutting") is None:  # nor by an earlier version, which noted one of the two
             return None
-        worked, held = self._entry["cut"]
+        worked, held = self._entry["cutting"]
         return float(worked), float(held)
 
     def landed(self, done: Done) -> None:
@@ -165,7 +165,7 @@ class _Times:
         self._write()
 
     def was_cut(self, worked: float, held: float) -> None:
-        self._entry["cut"] = [worked, held]
+        self._entry["cutting"] = [worked, held]
         self._write()
 
     def _write(self) -> None:

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -102,9 +102,9 @@ def _processor() -> list[str]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        with contextlib.suppress(OSError):  # a file system without locks: then several ask, and agree
-            fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+    with ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a full disk, a file system without locks: then several ask, and agree
+            fcntl.flock(stack.enter_context(path.open("w")), fcntl.LOCK_EX)  # until the file is closed
         yield
 
 
@@ -112,7 +112,7 @@ def _known(kept: Path, metrics: tuple[str, ...]) -> Answer | None:
     """None where it was never asked, or its file is broken."""
     try:
         return _parsed(kept.read_bytes(), metrics)
-    except (FileNotFoundError, zipfile.BadZipFile, ValueError, KeyError, EOFError):
+    except (OSError, zipfile.BadZipFile, ValueError, KeyError, EOFError):
         return None
 
 
