@@ -21,10 +21,11 @@ from dynet.data import turned
 from dynet.folders import NOISE, Source
 from dynet.noise import noisy
 from dynet.randomness import generator
+from shards.errors import StreamError
 from shards.loader import channels_first, feed
 from shards.order import Order
 from shards.sequence import EPOCH, SLOT, Ask, Position, ask, epoch_of
-from shards.stream import Batch, StreamError
+from shards.stream import Batch
 
 STATE_VERSION: Final = 1
 _NONE: Final = np.zeros((0, 2), np.int64)

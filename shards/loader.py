@@ -5,14 +5,18 @@
     for made in loader: ...                         # dataset[question]
 
 Workers are forked once and stay. They take questions in turn and answer in order. SIGTERM from anyone but the trainer
-is nothing to them: a scheduler sends it to all processes at once, and the trainer has a step to finish.
+is nothing to them: a scheduler sends it to all processes at once, and the trainer has a step to finish. Where one dies
+(the kernel needs its memory, a library breaks down) others take their place and are asked again what was not answered:
+the answers are the same, since they depend on the questions alone.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
@@ -20,17 +24,31 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from shards.errors import StreamError
+
 _PREFETCH: Final = 4  # batches that a worker has ready
+_MOST_DEATHS: Final = 3  # of workers, and not one answer between them
+_DEATH: Final = "DataLoader worker (pid"  # how DataLoader's message of one begins: it has no class of its own
+_log = logging.getLogger(__name__)
 
 
 class Asks(Sampler[Any]):
-    """What DataLoader hands to its workers, a question at a time."""
+    """What DataLoader hands to its workers, a question at a time. `open`: those that were asked and not answered."""
 
     def __init__(self) -> None:
         self.begin: Callable[[], Iterator[Any]] = lambda: iter(())
+        self.open: deque[Any] = deque()
+        self._rest: Iterator[Any] = iter(())
+
+    def new_round(self) -> None:
+        self.open.clear()
+        self._rest = self.begin()
 
     def __iter__(self) -> Iterator[Any]:
-        return self.begin()
+        yield from tuple(self.open)
+        for one in self._rest:
+            self.open.append(one)
+            yield one
 
 
 class _Here:
@@ -40,21 +58,55 @@ class _Here:
         self._dataset, self._asks = dataset, asks
 
     def __iter__(self) -> Iterator[Any]:
-        return (self._dataset[one] for one in self._asks)
+        return (self._dataset[one] for one in self._asks.begin())
 
 
 class _Workers:
-    """Has the processes of a DataLoader begin with SIGTERM blocked: it would end them before they have a say."""
+    """The processes of a DataLoader, and others in their place where one dies."""
 
-    def __init__(self, loader: DataLoader[Any]) -> None:
-        self._loader = loader
+    def __init__(self, make: Callable[[], DataLoader[Any]], asks: Asks) -> None:
+        self._make, self._asks = make, asks
+        self._loader = make()
 
     def __iter__(self) -> Iterator[Any]:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        """Raises StreamError where workers die again and again."""
+        self._asks.new_round()
+        deaths = 0
+        while True:
+            try:
+                for made in self._begun():
+                    self._asks.open.popleft()
+                    deaths = 0
+                    yield made
+                return
+            except RuntimeError as error:
+                deaths += 1
+                self._check_bearable(error, deaths)
+                _log.warning("%s: others take their place", error)
+            self._loader = self._make()  # the last reference to the old ones goes, and they end
+
+    def _begun(self) -> Iterator[Any]:
+        """Workers begin with SIGTERM blocked: it would end them before they have a say. And a death is to be noticed
+        where an answer is awaited: DataLoader's handler of SIGCHLD raises wherever the trainer happens to be."""
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        handler = signal.getsignal(signal.SIGCHLD)
         try:
             return iter(self._loader)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            if signal.getsignal(signal.SIGCHLD) is not handler:
+                signal.signal(signal.SIGCHLD, handler)
+
+    @staticmethod
+    def _check_bearable(error: RuntimeError, deaths: int) -> None:
+        """Raises the error again if it is of no death, StreamError for the last death of too many."""
+        if not str(error).startswith(_DEATH):
+            raise error
+        if deaths == _MOST_DEATHS:
+            raise StreamError(
+                f"{error}, and so did those in their place, {deaths} times without one batch: give fewer workers if "
+                "memory is short"
+            ) from error
 
 
 def feed(dataset: Dataset[Any], workers: int) -> tuple[Iterable[Any], Asks]:
@@ -62,19 +114,22 @@ def feed(dataset: Dataset[Any], workers: int) -> tuple[Iterable[Any], Asks]:
     asks = Asks()
     if not workers and not torch.cuda.is_available():  # else DataLoader pins the memory
         return _Here(dataset, asks), asks
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=asks,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        pin_memory=torch.cuda.is_available(),
-        prefetch_factor=_PREFETCH if workers else None,
-        persistent_workers=workers > 0,
-        worker_init_fn=_heed_the_trainer_alone,
-        generator=torch.Generator(),  # or it would draw from the trainer's, which a resumed run restores
-    )
-    return _Workers(loader), asks
+
+    def make() -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=asks,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=torch.cuda.is_available(),
+            prefetch_factor=_PREFETCH if workers else None,
+            persistent_workers=workers > 0,
+            worker_init_fn=_heed_the_trainer_alone,
+            generator=torch.Generator(),  # or it would draw from the trainer's, which a resumed run restores
+        )
+
+    return _Workers(make, asks), asks
 
 
 def channels_first(pixels: np.ndarray) -> torch.Tensor:

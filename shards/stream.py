@@ -37,6 +37,7 @@ from shards.ahead import ReadAhead
 from shards.cache import Cache, default_cache
 from shards.crops import DecodeError, decode_crop_into, decode_part_into
 from shards.epochs import Epochs
+from shards.errors import StreamError
 from shards.loader import channels_first, feed
 from shards.manifest import ManifestError, read_manifest
 from shards.order import crop_box
@@ -53,10 +54,6 @@ _log = logging.getLogger(__name__)
 Picks = list[list[int]]  # of a global batch, in plain numbers: one is asked for at a time
 
 __all__ = ["Batch", "Cache", "Derive", "Plan", "Skipped", "Stream", "StreamError"]
-
-
-class StreamError(RuntimeError):
-    """The stream can't go on: the message names the object and the cause."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

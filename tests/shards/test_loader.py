@@ -1,13 +1,20 @@
-"""Workers end with their trainer, and with nothing else."""
+"""Workers end with their trainer, and where one ends otherwise its work is done all the same."""
 
 from __future__ import annotations
 
+import logging
+import os
+import signal
 import subprocess
+import time
+from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 from torch.utils.data import Dataset
 
+from shards.errors import StreamError
 from shards.loader import feed
 
 
@@ -21,12 +28,75 @@ def test_sigterm_from_elsewhere_is_nothing_to_a_worker_and_the_trainer_s_ends_it
     asks.begin = lambda: iter(range(40))
     before = psutil.Process().children()
     answers = iter(loader)
+    assert next(answers) == 0
     workers = [one for one in psutil.Process().children() if one not in before]
     assert len(workers) == 2
     subprocess.run(["kill", "-TERM", *(str(one.pid) for one in workers)], check=True)
-    assert list(answers) == [2 * number for number in range(40)]
+    assert list(answers) == [2 * number for number in range(1, 40)]
     assert list(loader) == [2 * number for number in range(40)]
     for one in workers:
         one.terminate()
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive
+
+
+class Fatal(Dataset[Any]):
+    """Whoever is asked `last` is killed, so many times in all; the others answer."""
+
+    def __init__(self, folder: Path, last: int, times: int) -> None:
+        self.folder, self.last, self.times = folder, last, times
+
+    def __getitem__(self, number: int) -> int:
+        if number == self.last and len(list(self.folder.iterdir())) < self.times:
+            (self.folder / str(os.getpid())).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 2 * number
+
+
+@pytest.mark.parametrize("at", [0, 39])
+def test_others_take_the_place_of_a_worker_that_dies(at: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    loader, asks = feed(Fatal(tmp_path, at, times=1), workers=2)
+    asks.begin = lambda: iter(range(40))
+    with caplog.at_level(logging.WARNING):
+        assert list(loader) == [2 * number for number in range(40)]
+        assert list(loader) == [2 * number for number in range(40)]
+    assert len(list(tmp_path.iterdir())) == 1
+    assert [record.message.endswith("others take their place") for record in caplog.records] == [True]
+
+
+@pytest.mark.slow  # DataLoader looks after its workers each 5 seconds
+def test_workers_that_die_again_and_again_end_the_stream(tmp_path: Path) -> None:
+    loader, asks = feed(Fatal(tmp_path, 7, times=100), workers=2)
+    asks.begin = lambda: iter(range(40))
+    answers = []
+    with pytest.raises(StreamError, match=r"DataLoader worker .* 3 times without one batch: give fewer workers"):
+        for one in loader:
+            answers.append(one)
+    assert answers == [2 * number for number in range(7)]
+
+
+def test_a_death_does_not_disturb_what_the_trainer_does_meanwhile() -> None:
+    loader, asks = feed(Doubled(), workers=2)
+    asks.begin = lambda: iter(range(40))
+    before = psutil.Process().children()
+    answers = iter(loader)
+    assert next(answers) == 0
+    for one in psutil.Process().children():
+        if one not in before:
+            one.kill()
+    ends = time.monotonic() + 1
+    while time.monotonic() < ends:  # a step of training: SIGCHLD arrives here
+        pass
+    assert list(answers) == [2 * number for number in range(1, 40)]
+
+
+class Wrong(Dataset[Any]):
+    def __getitem__(self, number: int) -> int:
+        raise RuntimeError("DataLoader worker (pid or not) has a mistake")
+
+
+def test_a_mistake_is_no_death() -> None:
+    loader, asks = feed(Wrong(), workers=1)
+    asks.begin = lambda: iter(range(4))
+    with pytest.raises(RuntimeError, match="Caught RuntimeError in DataLoader worker process 0"):
+        list(loader)

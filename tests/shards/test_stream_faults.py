@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
+import logging
 import os
 import random
 import signal
@@ -14,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from jobs.s3_proxy import S3Proxy, What
@@ -230,3 +233,22 @@ def test_a_reader_killed_again_and_again_sees_each_batch_once(
         expected += [digest(batch) for batch in stream]
     assert seen == expected[: len(seen)]
     assert len(seen) >= goal >= 12 + 10  # each second process gave a batch before it was killed
+
+
+def test_a_worker_killed_costs_no_batch(
+    remote: S3Store, proxy: S3Proxy, expected: list[str], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """As the kernel does where memory is short. What it had not answered is asked of others."""
+    cache = Cache(folder=tmp_path / "cache")
+    stream = Stream(remote.root, PLAN, workers=2, endpoint_url=proxy.endpoint_url, cache=cache)
+    before = psutil.Process().children()
+    found, states = [], []
+    with contextlib.closing(stream), caplog.at_level(logging.WARNING):
+        for batch in itertools.chain.from_iterable(itertools.repeat(stream, 2)):
+            found.append(digest(batch))
+            states.append(stream.state_dict()["position"])
+            if len(found) == 3:
+                next(one for one in psutil.Process().children() if one not in before).kill()
+    assert found == expected
+    assert states[2:5] == [[0, 36], [0, 48], [0, 60]]
+    assert len(caplog.records) == 1
