@@ -86,15 +86,18 @@ class _Workers:
             self._loader = self._make()  # the last reference to the old ones goes, and they end
 
     def _begun(self) -> Iterator[Any]:
-        """Workers begin with SIGTERM blocked: it would end them before they have a say. And a death is to be noticed
-        where an answer is awaited: DataLoader's handler of SIGCHLD raises wherever the trainer happens to be."""
+        """Workers begin with SIGTERM blocked: it would end them before they have a say.
+
+        A death is to be noticed where an answer is awaited. DataLoader's handler of SIGCHLD raises wherever the trainer
+        happens to be, so it goes.
+        """
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         handler = signal.getsignal(signal.SIGCHLD)
         try:
             return iter(self._loader)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-            if signal.getsignal(signal.SIGCHLD) is not handler:
+            if handler is not None and signal.getsignal(signal.SIGCHLD) is not handler:  # None: not Python's
                 signal.signal(signal.SIGCHLD, handler)
 
     @staticmethod
