@@ -43,7 +43,7 @@ def attended(qkv: Tensor, temperature: Tensor, project: Tensor, heads: int) -> T
 
     qkv: (B, N, 3 C), temperature: (h, 1, 1), project: (out, C, 1, 1), in any types; gives (B, N, out) in that of qkv.
     """
-    if _by_hand():
+    if _by_hand() and qkv.dtype != torch.float16:  # in which the gradient of a product by hand may vanish
         return _Attended.apply(qkv, temperature, project, heads)
     return _attend(qkv, temperature, project, heads)[0]
 
@@ -82,7 +82,10 @@ def _attend(qkv: Tensor, temperature: Tensor, project: Tensor, heads: int) -> tu
     qk = rearrange(qkv[..., : 2 * dim], "b n (two h c) -> two h b n c", two=2, h=heads).contiguous()
     v = qkv[..., 2 * dim :].contiguous()
     lengths = _inverse_length(qk)  # (2, h, B, 1, c) float32
-    unscaled = (qk[0].mT @ qk[1]) * lengths[0].mT * lengths[1]
+    if qkv.dtype == torch.float16:  # the product of all pixels would be too large for it
+        unscaled = ((qk[0] * lengths[0]).to(qkv.dtype).mT @ qk[1]) * lengths[1]
+    else:
+        unscaled = (qk[0].mT @ qk[1]) * lengths[0].mT * lengths[1]
     attention = (unscaled * temperature[:, None]).softmax(dim=-1)  # (h, B, c, c) float32
     weights = rearrange(project.to(qkv.dtype), "out (h c) 1 1 -> h 1 out c", h=heads)
     mixing = rearrange(weights @ attention.to(qkv.dtype), "h b out c -> b out (h c)")

@@ -42,6 +42,7 @@ class PairPlan:
 
 class PairStream:
     """One of `world` equal ranks, with `workers` processes of its own. `sources` are in the same order on every rank.
+    `pin_memory`: as of a stream of shards.
 
     Raises ValueError for a batch that can't be split over the ranks, or for no source at all.
     """
@@ -55,6 +56,7 @@ class PairStream:
         rank: int = 0,
         world: int = 1,
         workers: int = 0,
+        pin_memory: bool | None = None,
     ) -> None:
         if plan.batch % world:
             raise ValueError(f"a global batch of {plan.batch} can't be split over {world} ranks: give a multiple")
@@ -66,7 +68,7 @@ class PairStream:
         self._position = Position()
         part = plan.batch // world
         pairs = _Pairs(sources=tuple(sources), turns=self._turns, plan=plan, mine=range(part * rank, part * (rank + 1)))
-        self._loader, self._asks = feed(pairs, workers)
+        self._loader, self._asks = feed(pairs, workers, pin_memory=pin_memory)
 
     @property
     def length(self) -> int:

@@ -188,7 +188,9 @@ def _batches(job: FinetuneJob, data: _Data, rank: Rank) -> Batches:
 def _pairs(job: FinetuneJob, sources: Sequence[Source], batch: int, rank: Rank) -> PairStream:
     repeats = {de_type: job.recipe.repeats.of(de_type) for de_type in DE_TYPES}
     plan = PairPlan(batch=batch, seed=job.recipe.seed, crop=job.recipe.crop)
-    return PairStream(sources, repeats, plan, rank=rank.rank, world=rank.world, workers=job.workers)
+    return PairStream(
+        sources, repeats, plan, rank=rank.rank, world=rank.world, workers=job.workers, pin_memory=rank.on_gpu
+    )
 
 
 def _patches(job: FinetuneJob, sigmas: tuple[float, ...], batch: int, rank: Rank) -> Stream:
@@ -200,6 +202,7 @@ def _patches(job: FinetuneJob, sigmas: tuple[float, ...], batch: int, rank: Rank
         workers=job.workers,
         endpoint_url=job.endpoint_url,
         derive=Noise(seed=job.recipe.seed, sigmas=sigmas),
+        pin_memory=rank.on_gpu,
     )
 
 
@@ -213,5 +216,5 @@ def _held_out(job: FinetuneJob, valid: Sequence[Source]) -> tuple[Batch, ...]:
         return ()
     count = min(job.recipe.valid, len(valid))
     plan = PairPlan(batch=min(job.recipe.batch, count), seed=job.recipe.seed + _VALID_SEED, crop=job.recipe.crop)
-    stream = PairStream(valid, dict.fromkeys(DE_TYPES, 1), plan)
+    stream = PairStream(valid, dict.fromkeys(DE_TYPES, 1), plan, pin_memory=False)
     return tuple(held_out(islice(stream, len(valid) // plan.batch), count))

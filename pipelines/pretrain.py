@@ -92,7 +92,7 @@ def _train(job: PretrainJob, rank: Rank) -> Progress:
     model = DyNet(recipe.model)
     if job.weights is not None:
         model.load_state_dict(dict(job.weights))
-    stream = _stream(job, recipe.plan, rank.rank, rank.world, job.workers)
+    stream = _stream(job, recipe.plan, rank.rank, rank.world, job.workers, pin_memory=rank.on_gpu)
     run = Run(
         out=job.out,
         every=recipe.every,
@@ -110,7 +110,9 @@ def _train(job: PretrainJob, rank: Rank) -> Progress:
         stream.close()
 
 
-def _stream(job: PretrainJob, plan: Plan, rank: int = 0, world: int = 1, workers: int = 0) -> Stream:
+def _stream(
+    job: PretrainJob, plan: Plan, rank: int = 0, world: int = 1, workers: int = 0, *, pin_memory: bool = False
+) -> Stream:
     return Stream(
         job.store,
         plan,
@@ -120,6 +122,7 @@ def _stream(job: PretrainJob, plan: Plan, rank: int = 0, world: int = 1, workers
         cache=job.cache,
         endpoint_url=job.endpoint_url,
         derive=Degrade(seed=plan.seed, how=job.recipe.degradation),
+        pin_memory=pin_memory,
     )
 
 

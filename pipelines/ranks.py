@@ -58,6 +58,10 @@ class Rank:
     watch: Watch
     stop: Stop
 
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
 
 Work = Callable[[Rank], Progress]  # is pickled to the ranks
 

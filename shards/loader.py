@@ -12,12 +12,17 @@ the answers are the same, since they depend on the questions alone.
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
 import numpy as np
@@ -28,7 +33,9 @@ from shards.errors import StreamError
 
 _PREFETCH: Final = 4  # batches that a worker has ready
 _MOST_DEATHS: Final = 3  # of workers, and not one answer between them
-_DEATH: Final = "DataLoader worker (pid"  # how DataLoader's message of one begins: it has no class of its own
+_SHOWS: Final = 1.0  # seconds until a death shows, after what it does to others
+_PIPE: Final = 1 << 20  # bytes: a worker that dies while it waits to write the rest of an answer blocks all others
+_LOOKS: Final = 5.0  # seconds after which a worker looks whether its trainer is there
 _log = logging.getLogger(__name__)
 
 
@@ -67,6 +74,7 @@ class _Workers:
     def __init__(self, make: Callable[[], DataLoader[Any]], asks: Asks) -> None:
         self._make, self._asks = make, asks
         self._loader = make()
+        self._processes: frozenset[BaseProcess] = frozenset()
 
     def __iter__(self) -> Iterator[Any]:
         """Raises StreamError where workers die again and again."""
@@ -79,11 +87,18 @@ class _Workers:
                     deaths = 0
                     yield made
                 return
-            except RuntimeError as error:
+            except (RuntimeError, OSError, EOFError) as error:  # what a death does to who fetches the dead one's answer
+                if not self._has_lost_one():
+                    raise
                 deaths += 1
-                self._check_bearable(error, deaths)
-                _log.warning("%s: others take their place", error)
+                if deaths == _MOST_DEATHS:
+                    raise StreamError(
+                        f"a worker died, and so did those in its place, {deaths} times without one batch: give fewer "
+                        f"workers if memory is short ({error})"
+                    ) from error
+                _log.warning("a worker died, others take its place: %s", error)
             self._loader = self._make()  # the last reference to the old ones goes, and they end
+            self._processes = frozenset()
 
     def _begun(self) -> Iterator[Any]:
         """Workers begin with SIGTERM blocked: it would end them before they have a say.
@@ -92,30 +107,38 @@ class _Workers:
         happens to be, so it goes.
         """
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        handler = signal.getsignal(signal.SIGCHLD)
+        handler, others = signal.getsignal(signal.SIGCHLD), frozenset(multiprocessing.active_children())
         try:
-            return iter(self._loader)
+            return self._widened(iter(self._loader))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            self._processes = self._processes or frozenset(multiprocessing.active_children()) - others
             if handler is not None and signal.getsignal(signal.SIGCHLD) is not handler:  # None: not Python's
                 signal.signal(signal.SIGCHLD, handler)
 
     @staticmethod
-    def _check_bearable(error: RuntimeError, deaths: int) -> None:
-        """Raises the error again if it is of no death, StreamError for the last death of too many."""
-        if not str(error).startswith(_DEATH):
-            raise error
-        if deaths == _MOST_DEATHS:
-            raise StreamError(
-                f"{error}, and so did those in their place, {deaths} times without one batch: give fewer workers if "
-                "memory is short"
-            ) from error
+    def _widened(answers: Any) -> Iterator[Any]:
+        """With room in the pipe for all answers that may wait: DataLoader leaves it the system's 64 KiB."""
+        if hasattr(answers, "_worker_result_queue"):
+            with suppress(OSError):  # the user's share of such memory is used up
+                fcntl.fcntl(answers._worker_result_queue._writer.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
+        answers_of: Iterator[Any] = answers
+        return answers_of
+
+    def _has_lost_one(self) -> bool:
+        ends = time.monotonic() + _SHOWS
+        while time.monotonic() < ends:
+            if not all(one.is_alive() for one in self._processes):
+                return True
+            time.sleep(0.01)
+        return False
 
 
-def feed(dataset: Dataset[Any], workers: int) -> tuple[Iterable[Any], Asks]:
-    """A loader on `workers` processes, 0: none, and what asks it."""
+def feed(dataset: Dataset[Any], workers: int, *, pin_memory: bool | None = None) -> tuple[Iterable[Any], Asks]:
+    """A loader on `workers` processes, 0: none, and what asks it. `pin_memory`: by default where there is a GPU."""
     asks = Asks()
-    if not workers and not torch.cuda.is_available():  # else DataLoader pins the memory
+    pins = torch.cuda.is_available() if pin_memory is None else pin_memory
+    if not workers and not pins:
         return _Here(dataset, asks), asks
 
     def make() -> DataLoader[Any]:
@@ -125,7 +148,7 @@ def feed(dataset: Dataset[Any], workers: int) -> tuple[Iterable[Any], Asks]:
             sampler=asks,
             num_workers=workers,
             collate_fn=_as_it_is,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pins,
             prefetch_factor=_PREFETCH if workers else None,
             persistent_workers=workers > 0,
             worker_init_fn=_heed_the_trainer_alone,
@@ -141,13 +164,15 @@ def channels_first(pixels: np.ndarray) -> torch.Tensor:
 
 
 def _heed_the_trainer_alone(_worker: int) -> None:
-    """A worker that is stuck gets SIGTERM from DataLoader."""
-    threading.Thread(target=_await_the_end, name="end", daemon=True).start()
+    """A worker that is stuck gets SIGTERM from DataLoader; one whose trainer was killed gets none, and ends too."""
+    threading.Thread(target=_await_the_end, args=(os.getppid(),), name="end", daemon=True).start()
 
 
-def _await_the_end() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
+def _await_the_end(trainer: int) -> None:
+    while os.getppid() == trainer:
+        asked = signal.sigtimedwait({signal.SIGTERM}, _LOOKS)
+        if asked is not None and asked.si_pid == trainer:
+            break
     os._exit(0)
 
 

@@ -174,7 +174,9 @@ class Reader:
         """From where the set lies. Raises BadSample, OtherSet."""
         try:
             data = self._store.read(self._name(shard), rows.offsets[row], rows.sizes[row])
-        except Broken as error:
+        except FileNotFoundError:
+            raise
+        except (Broken, OSError) as error:  # a disk that can't be read here may be read elsewhere
             raise BadSample(str(error), rows.names[row]) from error
         if tar.digest(data) != rows.digests[row]:
             read_again(self._store, self._manifest)  # they may be another set's, which uses names again
@@ -248,7 +250,7 @@ class Reader:
         _, name, offset, size = wanted
         try:
             return self._store.read(name, offset, size)
-        except (FileNotFoundError, StoreError):
+        except (OSError, StoreError):
             return None  # `sample` asks again, and says it
 
     def _look_again(self) -> None:

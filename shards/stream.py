@@ -98,6 +98,7 @@ class Stream:
     default a folder of the user's for what comes over a network, nothing for what lies in a folder.
     `follow`: whether an epoch takes up the newest version of the set; else the state's versions go on.
     `derive`: what else is to be made of each batch, in the workers: `Batch.derived`.
+    `pin_memory`: whether batches lie where a GPU can fetch them; by default where there is one.
     `skipped`: how many samples could not be had, by cause.
 
     Raises ValueError for settings that can't be, ManifestError where there is no set, StoreError.
@@ -115,6 +116,7 @@ class Stream:
         endpoint_url: str | None = None,
         follow: bool = True,
         derive: Derive | None = None,
+        pin_memory: bool | None = None,
     ) -> None:
         if not 0 <= rank < world:
             raise ValueError(f"rank is {rank} of {world}: ranks count from 0")
@@ -138,7 +140,7 @@ class Stream:
         self.skipped: Counter[str] = Counter()
         self._ahead: ReadAhead | None = None
         self._looked = (-1, -1)  # epoch and window for which was read ahead
-        self._loader, self._asks = feed(crops, workers)
+        self._loader, self._asks = feed(crops, workers, pin_memory=pin_memory)
 
     @property
     def position(self) -> Position:
@@ -152,8 +154,7 @@ class Stream:
         """
         self._admit()
         self._asks.begin = functools.partial(self._epochs.asks, self._position)
-        made = iter(self._loader)  # forks the workers, at the first time: before there are threads
-        for batch, after in made:
+        for batch, after in self._loader:  # forks the workers, at the first time: before there are threads
             if isinstance(batch, str):
                 raise StreamError(batch)
             self._count(batch)
@@ -256,7 +257,7 @@ class _Crops(Dataset[Any]):
     def __getitem__(self, one: Ask) -> tuple[Batch | str, Position]:
         try:
             return self._batch(one.picks.tolist()), one.after
-        except (BadSample, StoreError, ManifestError) as error:
+        except (BadSample, StoreError, ManifestError, OSError) as error:
             return str(error), one.after
 
     def _batch(self, picks: Picks) -> Batch:

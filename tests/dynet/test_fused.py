@@ -71,6 +71,23 @@ def test_a_row_without_length_has_a_gradient_as_in_the_equation() -> None:
     torch.testing.assert_close(ours, plain)
 
 
+@pytest.mark.parametrize("learns", [True, False])
+def test_float16_holds_what_many_pixels_sum_up_to(learns: bool) -> None:
+    """q^T k of 16,384 pixels of 3 each is twice what float16 can hold."""
+    torch.manual_seed(0)
+    pixels = 3 * torch.randn(1, 128 * 128, 1).repeat(1, 1, 24)  # q and k alike
+    temperature, project = torch.ones(2, 1, 1), torch.randn(8, 8, 1, 1)
+    with torch.set_grad_enabled(learns):
+        half = pixels.half().requires_grad_(learns)
+        mixed = attended(half, temperature, project, 2)
+        expected = attended(pixels, temperature, project, 2)
+    assert mixed.dtype == torch.float16
+    assert (mixed.float() - expected).norm() < 0.01 * expected.norm()
+    if learns:
+        mixed.float().square().mean().backward()
+        assert half.grad is not None and half.grad.isfinite().all() and half.grad.any()
+
+
 def test_bfloat16_is_near_float32() -> None:
     inputs = _inputs(2, torch.float32)
     rough = [inputs[0].detach().bfloat16().requires_grad_(), *inputs[1:]]

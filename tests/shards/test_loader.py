@@ -6,16 +6,20 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import torch
 from torch.utils.data import Dataset
 
 from shards.errors import StreamError
 from shards.loader import feed
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 class Doubled(Dataset[Any]):
@@ -61,7 +65,7 @@ def test_others_take_the_place_of_a_worker_that_dies(at: int, tmp_path: Path, ca
         assert list(loader) == [2 * number for number in range(40)]
         assert list(loader) == [2 * number for number in range(40)]
     assert len(list(tmp_path.iterdir())) == 1
-    assert [record.message.endswith("others take their place") for record in caplog.records] == [True]
+    assert [record.message.startswith("a worker died, others take its place") for record in caplog.records] == [True]
 
 
 @pytest.mark.slow  # DataLoader looks after its workers each 5 seconds
@@ -69,7 +73,9 @@ def test_workers_that_die_again_and_again_end_the_stream(tmp_path: Path) -> None
     loader, asks = feed(Fatal(tmp_path, 7, times=100), workers=2)
     asks.begin = lambda: iter(range(40))
     answers = []
-    with pytest.raises(StreamError, match=r"DataLoader worker .* 3 times without one batch: give fewer workers"):
+    with pytest.raises(
+        StreamError, match=r"a worker died, .* 3 times without one batch: give fewer workers .*DataLoader worker"
+    ):
         for one in loader:
             answers.append(one)
     assert answers == [2 * number for number in range(7)]
@@ -88,6 +94,57 @@ def test_a_death_does_not_disturb_what_the_trainer_does_meanwhile() -> None:
     while time.monotonic() < ends:  # a step of training: SIGCHLD arrives here
         pass
     assert list(answers) == [2 * number for number in range(1, 40)]
+
+
+class Large(Dataset[Any]):
+    """Answers of which eight are more than a pipe holds, and a tensor, which has to be fetched from the worker."""
+
+    def __getitem__(self, number: int) -> tuple[int, bytes, torch.Tensor]:
+        return number, bytes(9000), torch.full((1000,), number)
+
+
+def test_a_worker_that_dies_with_answers_on_their_way_blocks_nobody() -> None:
+    loader, asks = feed(Large(), workers=2)
+    asks.begin = lambda: iter(range(40))
+    before = psutil.Process().children()
+    answers = iter(loader)
+    numbers = [next(answers)[0]]
+    time.sleep(1)  # until all that may wait does
+    next(one for one in psutil.Process().children() if one not in before).kill()
+    signal.alarm(60)  # ends the process: nothing else gets out of a read
+    try:
+        for number, _, tensor in answers:
+            numbers.append(number)
+            assert tensor.unique().tolist() == [number]
+    finally:
+        signal.alarm(0)
+    assert numbers == list(range(40))
+
+
+ORPHANS = """
+import time
+from tests.shards.test_loader import Large
+from shards.loader import feed
+loader, asks = feed(Large(), workers=3)
+asks.begin = lambda: iter(range(1000))
+answers = iter(loader)
+next(answers)
+print("begun", flush=True)
+time.sleep(1000)
+"""
+
+
+def test_workers_end_when_their_trainer_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", ORPHANS], cwd=PROJECT, stdout=subprocess.PIPE) as trainer:
+        assert trainer.stdout is not None
+        assert trainer.stdout.readline() == b"begun\n"
+        workers = psutil.Process(trainer.pid).children()
+        trainer.kill()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    for one in alive:
+        one.kill()
+    assert len(workers) == 3
+    assert not alive
 
 
 class Wrong(Dataset[Any]):

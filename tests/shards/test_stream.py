@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import time
 import tracemalloc
@@ -456,6 +458,28 @@ def test_a_missing_shard_is_skipped_and_too_much_of_it_stops_the_run(tmp_path: P
     store.delete(FOLDER + made.shards[2].name)
     with pytest.raises(StreamError, match=r"not one sample of a whole global batch could be had.*train-00000"):
         list(stream)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_shard_that_the_disk_does_not_give_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    store = LocalStore(tmp_path)
+    made = write_set(store, [40, 5, 40], size=32)
+    bad, read = FOLDER + made.shards[1].name, LocalStore.read
+
+    def reading(self: LocalStore, name: str, start: int = 0, length: int | None = None) -> bytes:
+        if name == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), name)
+        return read(self, name, start, length)
+
+    monkeypatch.setattr(LocalStore, "read", reading)
+    Path(tmp_path / bad).unlink()  # what is asked for elsewhere comes from `read`
+    [stream] = opened(store.root, plan=replace(PLAN, window=1000), workers=workers)
+    names = [name for _ in range(2) for name in samples_of(stream)]
+    assert len(names) == 168
+    assert sum(stream.skipped.values()) in (9, 10)
+    assert all("Input/output error" in cause for cause in stream.skipped)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
