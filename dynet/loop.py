@@ -3,7 +3,8 @@
 Goes on from the newest checkpoint in the run's store; what comes out is the same as without the stop. Rank 0 alone
 writes. The order at a checkpoint: curve, checkpoint, its commit; so a kill at any moment loses steps and nothing else.
 
-A run that is asked to stop does so after the step in hand, with an interim checkpoint, whose place the next one takes.
+A run that is asked to stop does so after the step in hand, or at once where it waits for a batch, with an interim
+checkpoint, whose place the next one takes.
 The steps that the curve doesn't have yet lie in it: so the curve's pieces are those of an undisturbed run.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
@@ -76,7 +78,35 @@ class Run:
 
 
 Watch = Callable[[Progress], None]
-Stop = Callable[[], bool]  # whether the run is asked to stop
+
+
+class Woken(BaseException):
+    """Where the run waited for a batch it was asked to stop. No mistake, so that nobody on its way takes it for one."""
+
+
+class Stop:
+    """Whether the run is asked to stop. Several ranks aren't: they would have to stop after the same step."""
+
+    def __init__(self) -> None:
+        self._asked = self._waits = False
+
+    def __call__(self) -> bool:
+        return self._asked
+
+    def ask(self) -> None:
+        """What a signal's handler does, in the thread that trains. Raises Woken where that waits."""
+        self._asked = True
+        if self._waits:
+            raise Woken
+
+    @contextmanager
+    def waking(self) -> Iterator[None]:
+        """In here `ask` raises Woken, at any moment."""
+        self._waits = True
+        try:
+            yield
+        finally:
+            self._waits = False
 
 
 class Stopped(RuntimeError):
@@ -84,11 +114,6 @@ class Stopped(RuntimeError):
 
     def __init__(self, step: int, steps: int) -> None:
         super().__init__(f"stopped after step {step} of {steps}, which is saved" if step else "stopped before step 1")
-
-
-def never() -> bool:
-    """What several ranks are told: they would have to stop after the same step."""
-    return False
 
 
 def train(trainer: Trainer, batches: Batches, run: Run, watch: Watch, stop: Stop) -> Progress:
@@ -155,7 +180,7 @@ class _Loop:
     ) -> None:
         self._trainer, self._batches, self._run, self._watch, self._stop = trainer, batches, run, watch, stop
         self._points = points  # since the curve's last piece
-        self._saved = trainer.step
+        self._saved, self._place = trainer.step, batches.state_dict()  # where the stream is, after the last step
         self._meter = Meter(run.batch, trainer.settings.depths)
         self._board = Board(run.board, trainer.step) if run.board and run.rank == 0 else None
         self.last = self._meter.progress(trainer, {})
@@ -163,9 +188,11 @@ class _Loop:
     def epoch(self) -> None:
         """What is left of an epoch, or of the run."""
         begun = time.perf_counter()
-        for batch in self._batches:
+        batches = iter(self._batches)
+        while (batch := self._next(batches)) is not None:
             fetched = time.perf_counter()
             outcome = self._trainer.take_step(pair(batch, self._trainer.device))
+            self._place = self._batches.state_dict()
             samples = self._digest(batch)
             self._meter.count(outcome, time.perf_counter() - begun, fetched - begun, len(batch.skipped))
             self._take_down(outcome, samples)
@@ -173,6 +200,15 @@ class _Loop:
             begun = time.perf_counter()
             if self._trainer.step == self._trainer.settings.steps:
                 return
+
+    def _next(self, batches: Iterator[Batch]) -> Batch | None:
+        """None where the epoch ends. Raises Stopped where the run is asked to stop while a store doesn't answer."""
+        try:
+            with self._stop.waking():
+                return next(batches, None)
+        except Woken:
+            self.heed()
+            raise
 
     def heed(self) -> None:
         """Between two steps: raises Stopped where the run is asked to stop, with its steps saved."""
@@ -217,7 +253,7 @@ class _Loop:
             "about": dict(self._run.about),
             "config": self._trainer.model.config.to_dict(),
             "trainer": self._trainer.state_dict(),
-            "stream": self._batches.state_dict(),
+            "stream": self._place,
             "points": [asdict(point) for point in self._points],
         }
         self._saved = self._trainer.step

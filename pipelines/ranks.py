@@ -26,7 +26,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer, get_device
 
 from dynet import checkpoint, memory
-from dynet.loop import Stop, Watch, never
+from dynet.loop import Stop, Watch
 from dynet.progress import Progress
 from dynet.train import Diverged
 from pipelines.cluster import connected, here
@@ -99,14 +99,14 @@ def launch(how: Launch, work: Work, watch: Watch) -> Progress:
 
 @contextmanager
 def _terminations() -> Iterator[Stop]:
-    """Whether SIGTERM came in here: a scheduler's word that it waits for a while, and then kills."""
-    came: list[int] = []
+    """Asked by SIGTERM that comes in here: a scheduler's word that it waits for a while, and then kills."""
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():  # Python takes handlers from that one alone
-        yield never
+        yield stop
         return
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: came.append(number))
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.ask())
     try:
-        yield lambda: bool(came)
+        yield stop
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -177,7 +177,7 @@ def _worker(config: Any) -> Any:
         latest.put.remote(now)
 
     rank = Rank(
-        rank=context.get_world_rank(), world=context.get_world_size(), device=get_device(), watch=told, stop=never
+        rank=context.get_world_rank(), world=context.get_world_size(), device=get_device(), watch=told, stop=Stop()
     )
     try:
         return config["work"](rank)

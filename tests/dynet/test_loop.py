@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import torch
 from dynet import checkpoint, curve
 from dynet.data import Degrade
 from dynet.degrade import Degradation
-from dynet.loop import Every, Run, Stop, Stopped, never, train
+from dynet.loop import Every, Run, Stop, Stopped, train
 from dynet.model import DyNet, ModelConfig
 from dynet.train import Settings, Trainer
 from shards.sequence import Plan
@@ -47,10 +50,11 @@ def trained(made: str, out: LocalStore, stop: Stop, every: Every = EVERY) -> Tra
     return trainer
 
 
-class After:
+class After(Stop):
     """Says stop once it was asked so many times: before the first step, and after each."""
 
     def __init__(self, steps: int) -> None:
+        super().__init__()
         self._left = steps
 
     def __call__(self) -> bool:
@@ -83,6 +87,40 @@ def test_it_stops_after_the_step_in_hand_and_saves_it(made: str, tmp_path: Path)
     assert [point["step"] for point in checkpoint.load(out, 7)["points"]] == [6, 7]
 
 
+class Waiting(Stop):
+    """SIGALRM asks a while after so many batches were waited for."""
+
+    def __init__(self, batches: int, seconds: float) -> None:
+        super().__init__()
+        self._left, self._seconds = batches, seconds
+
+    @contextmanager
+    def waking(self) -> Iterator[None]:
+        with super().waking():
+            self._left -= 1
+            if self._left == 0:
+                signal.signal(signal.SIGALRM, lambda *_: self.ask())
+                signal.setitimer(signal.ITIMER_REAL, self._seconds)
+            yield
+            if self._left == 0:
+                time.sleep(100)  # a store that doesn't answer; or it asks between a batch's coming and its step
+
+
+@pytest.mark.parametrize("seconds", [0.0005, 0.01, 0.3])
+def test_it_stops_at_once_where_it_waits_for_a_batch(made: str, tmp_path: Path, seconds: float) -> None:
+    calm, hurt = LocalStore(tmp_path / "calm"), LocalStore(tmp_path / "hurt")
+    trained(made, calm, Stop())
+    begun = time.monotonic()
+    for batches in (3, 4, 1):  # in an epoch, behind its end, and where nothing is new
+        with pytest.raises(Stopped):
+            trained(made, hurt, Waiting(batches, seconds))
+    assert time.monotonic() - begun < 60
+    assert checkpoint.steps(hurt) == [4]
+    assert [point["step"] for point in checkpoint.load(hurt, 4)["points"]] == [1, 2, 3, 4]
+    trained(made, hurt, Stop())
+    assert left(hurt) == left(calm)
+
+
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_however_often_it_is_stopped_the_end_is_that_of_an_undisturbed_run(
     made: str, tmp_path: Path, keep: int
@@ -90,9 +128,9 @@ def test_however_often_it_is_stopped_the_end_is_that_of_an_undisturbed_run(
     """In an epoch and at its end, twice before a checkpoint, just at one, and at once."""
     every = replace(EVERY, keep=keep)
     calm, hurt = LocalStore(tmp_path / "calm"), LocalStore(tmp_path / "hurt")
-    trained(made, calm, never, every)
+    trained(made, calm, Stop(), every)
     assert stopped(made, hurt, [3, 1, 1, 0, 2, 3, 0, 1], every) == [3, 4, 5, 5, 7, 10, 10, 11]
-    trained(made, hurt, never, every)
+    trained(made, hurt, Stop(), every)
     assert left(hurt) == left(calm)
     assert sorted(hurt.list("")) == sorted(calm.list(""))
 
@@ -108,17 +146,17 @@ def test_a_run_at_its_end_and_one_before_its_beginning(made: str, tmp_path: Path
 def test_killed_behind_a_stop_it_goes_on_from_there(made: str, tmp_path: Path) -> None:
     """At the next checkpoint, between curve and commit: the curve that is too long goes, and comes again."""
     calm, hurt = LocalStore(tmp_path / "calm"), LocalStore(tmp_path / "hurt")
-    trained(made, calm, never)
+    trained(made, calm, Stop())
     stopped(made, hurt, [7])
     hurt.write("curve/000000006-000000010.parquet", calm.read("curve/000000006-000000010.parquet"))
-    trained(made, hurt, never)
+    trained(made, hurt, Stop())
     assert left(hurt) == left(calm)
 
 
 def test_a_damaged_stop_costs_its_steps_and_no_more(made: str, tmp_path: Path) -> None:
     calm, hurt = LocalStore(tmp_path / "calm"), LocalStore(tmp_path / "hurt")
-    trained(made, calm, never)
+    trained(made, calm, Stop())
     stopped(made, hurt, [7])
     hurt.write(checkpoint.name_of(7), b"half of it")
-    trained(made, hurt, never)
+    trained(made, hurt, Stop())
     assert left(hurt) == left(calm)

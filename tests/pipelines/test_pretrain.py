@@ -23,6 +23,7 @@ from dynet.loop import Every
 from dynet.model import ModelConfig
 from dynet.progress import Progress
 from dynet.train import Settings
+from jobs.s3_proxy import S3Proxy, What
 from pipelines import pretrain_recipes, recipe_files
 from pipelines.pretrain import PretrainJob, pretrain
 from pipelines.pretrain_recipes import PretrainRecipe
@@ -284,6 +285,43 @@ def test_a_run_that_gets_sigterm_ends_behind_its_step_and_leaves_the_same_to_the
     assert left(hurt) == left(calm)
     assert files(hurt) == files(calm)
     assert hurt.read("curve.png") == calm.read("curve.png")
+
+
+@pytest.mark.slow
+def test_a_run_that_waits_for_its_store_heeds_sigterm_and_leaves_the_same(
+    made: LocalStore, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store answers slowly, and then so slowly that a sample would take a minute."""
+    data = open_store(f"{s3_server.bucket('drips')}/set", s3_server.endpoint_url)
+    for name in made.list(""):
+        data.write(name, made.read(name))
+    recipe = tmp_path / "recipe.json"
+    every = dataclasses.replace(RECIPE.every, report=1)
+    recipe.write_text(json.dumps(recipe_files.plain(dataclasses.replace(RECIPE, every=every))))
+    words = [sys.executable, "-m", "jobs.pretrain", data.root, "--recipe", str(recipe), "--device=cpu", "--workers=1"]
+    calm, hurt = LocalStore(tmp_path / "calm"), LocalStore(tmp_path / "hurt")
+    with S3Proxy(s3_server.endpoint_url) as proxy:
+        words += ["--endpoint-url", proxy.endpoint_url]
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        monkeypatch.setenv("HOME", str(tmp_path / "one"))  # where the cache lies
+        assert ended([*words, "--out", calm.root], None) == (0, "")
+        monkeypatch.setenv("HOME", str(tmp_path / "another"))
+        proxy.fail(What.DRIP, match="GET .*train-00000[23]", at=20, times=-1)
+        with subprocess.Popen([*words, "--out", hurt.root], stdout=subprocess.PIPE, start_new_session=True) as running:
+            assert running.stdout is not None
+            assert running.stdout.readline().startswith(b"pretrain: ")
+            proxy.heal()
+            proxy.fail(What.DRIP, match="GET .*train-00000[023]", at=1, times=-1)
+            time.sleep(8)  # what was on its way has come
+            os.killpg(running.pid, signal.SIGTERM)
+            saved = time.monotonic() + 20
+            while not checkpoint.steps(hurt) and time.monotonic() < saved:
+                time.sleep(0.1)
+            assert 0 < max(checkpoint.steps(hurt), default=0) < STEPS
+            assert running.wait(timeout=120) == 143
+        proxy.heal()
+        assert ended([*words, "--out", hurt.root], None) == (0, "")
+    assert left(hurt) == left(calm)
 
 
 def ended(words: list[str], seconds: float | None) -> tuple[int, str]:
