@@ -88,14 +88,15 @@ class Stop:
     """Whether the run is asked to stop. Several ranks aren't: they would have to stop after the same step."""
 
     def __init__(self) -> None:
-        self._asked = self._waits = False
+        self.asked = self._waits = False
 
     def __call__(self) -> bool:
-        return self._asked
+        """Asked between two steps."""
+        return self.asked
 
     def ask(self) -> None:
         """What a signal's handler does, in the thread that trains. Raises Woken where that waits."""
-        self._asked = True
+        self.asked = True
         if self._waits:
             raise Woken
 
@@ -202,13 +203,20 @@ class _Loop:
                 return
 
     def _next(self, batches: Iterator[Batch]) -> Batch | None:
-        """None where the epoch ends. Raises Stopped where the run is asked to stop while a store doesn't answer."""
+        """None where the epoch ends. Raises Stopped where the run is asked to stop while a store doesn't answer.
+
+        Woken may come up in a library that makes another exception of it, or none: what came of that is not used.
+        """
         try:
             with self._stop.waking():
-                return next(batches, None)
-        except Woken:
-            self.heed()
+                batch = next(batches, None)
+        except (Woken, Exception):
+            if self._stop.asked:
+                self.heed()
             raise
+        if self._stop.asked:
+            self.heed()
+        return batch
 
     def heed(self) -> None:
         """Between two steps: raises Stopped where the run is asked to stop, with its steps saved."""
