@@ -90,10 +90,6 @@ class Stop:
     def __init__(self) -> None:
         self.asked = self._waits = False
 
-    def __call__(self) -> bool:
-        """Asked between two steps."""
-        return self.asked
-
     def ask(self) -> None:
         """What a signal's handler does, in the thread that trains. Raises Woken where that waits."""
         self.asked = True
@@ -102,9 +98,11 @@ class Stop:
 
     @contextmanager
     def waking(self) -> Iterator[None]:
-        """In here `ask` raises Woken, at any moment."""
+        """In here `ask` raises Woken, at any moment; one that came before does so at once."""
         self._waits = True
         try:
+            if self.asked:
+                raise Woken
             yield
         finally:
             self._waits = False
@@ -126,7 +124,6 @@ def train(trainer: Trainer, batches: Batches, run: Run, watch: Watch, stop: Stop
     points = _resume(trainer, batches, run)
     loop = _Loop(trainer, batches, run, watch, stop, points)
     try:
-        loop.heed()
         while trainer.step < trainer.settings.steps:
             loop.epoch()
     finally:
@@ -197,7 +194,6 @@ class _Loop:
             samples = self._digest(batch)
             self._meter.count(outcome, time.perf_counter() - begun, fetched - begun, len(batch.skipped))
             self._take_down(outcome, samples)
-            self.heed()
             begun = time.perf_counter()
             if self._trainer.step == self._trainer.settings.steps:
                 return
@@ -211,17 +207,15 @@ class _Loop:
             with self._stop.waking():
                 batch = next(batches, None)
         except (Woken, Exception):
-            if self._stop.asked:
-                self.heed()
+            self._heed()
             raise
-        if self._stop.asked:
-            self.heed()
+        self._heed()
         return batch
 
-    def heed(self) -> None:
+    def _heed(self) -> None:
         """Between two steps: raises Stopped where the run is asked to stop, with its steps saved."""
         step, steps = self._trainer.step, self._trainer.settings.steps
-        if step == steps or not self._stop():
+        if step == steps or not self._stop.asked:
             return
         if step != self._saved:
             self._save()

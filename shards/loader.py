@@ -109,21 +109,15 @@ class _Workers:
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         handler, others = signal.getsignal(signal.SIGCHLD), frozenset(multiprocessing.active_children())
         try:
-            return self._widened(iter(self._loader))
+            answers = iter(self._loader)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             self._processes = self._processes or frozenset(multiprocessing.active_children()) - others
             if handler is not None and signal.getsignal(signal.SIGCHLD) is not handler:  # None: not Python's
                 signal.signal(signal.SIGCHLD, handler)
-
-    @staticmethod
-    def _widened(answers: Any) -> Iterator[Any]:
-        """With room in the pipe for all answers that may wait: DataLoader leaves it the system's 64 KiB."""
-        if hasattr(answers, "_worker_result_queue"):
-            with suppress(OSError):  # the user's share of such memory is used up
-                fcntl.fcntl(answers._worker_result_queue._writer.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
-        answers_of: Iterator[Any] = answers
-        return answers_of
+        if self._loader.num_workers:
+            _widen(answers)
+        return answers
 
     def _has_lost_one(self) -> bool:
         ends = time.monotonic() + _SHOWS
@@ -156,6 +150,12 @@ def feed(dataset: Dataset[Any], workers: int, *, pin_memory: bool | None = None)
         )
 
     return _Workers(make, asks), asks
+
+
+def _widen(answers: Any) -> None:
+    """Room in the workers' pipe for all answers that may wait: DataLoader leaves it the system's 64 KiB."""
+    with suppress(OSError):  # the user's share of such memory is used up
+        fcntl.fcntl(answers._worker_result_queue._writer.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
 
 
 def channels_first(pixels: np.ndarray) -> torch.Tensor:

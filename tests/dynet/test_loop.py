@@ -25,7 +25,7 @@ from tests.sets import write_set
 from tests.states import digest
 
 SETTINGS = Settings(steps=12, lr=1e-3, depths=("1,1,1,1", "1,2,2,2"))
-EVERY = Every(checkpoint=5, keep=2, validate=100, pictures=100, report=100)
+EVERY = Every(checkpoint=5, keep=2, validate=100, pictures=100, report=1)
 
 
 @pytest.fixture(scope="module")
@@ -46,20 +46,28 @@ def trained(made: str, out: LocalStore, stop: Stop, every: Every = EVERY) -> Tra
     model = DyNet(ModelConfig(width=8, refinement=1))
     stream = Stream(made, Plan(batch=4, crop=16), derive=Degrade(seed=0, how=Degradation()))
     trainer = Trainer(model, SETTINGS, seed=0, device=torch.device("cpu"))
-    train(trainer, stream, Run(out=out, every=every, about={}, batch=4), lambda now: None, stop)
+    train(
+        trainer,
+        stream,
+        Run(out=out, every=every, about={}, batch=4),
+        lambda now: stop.told() if isinstance(stop, After) else None,
+        stop,
+    )
     return trainer
 
 
 class After(Stop):
-    """Says stop once it was asked so many times: before the first step, and after each."""
+    """Is asked to stop behind so many steps, by what is told of them."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
         self._left = steps
+        self.told()
 
-    def __call__(self) -> bool:
+    def told(self) -> None:
+        if self._left == 0:
+            self.ask()
         self._left -= 1
-        return self._left < 0
 
 
 def left(out: LocalStore) -> dict[str, bytes | str]:

@@ -22,6 +22,10 @@ from shards.loader import feed
 PROJECT = Path(__file__).resolve().parents[2]
 
 
+def children() -> set[psutil.Process]:
+    return set(psutil.Process().children())
+
+
 class Doubled(Dataset[Any]):
     def __getitem__(self, number: int) -> int:
         return 2 * number
@@ -30,10 +34,10 @@ class Doubled(Dataset[Any]):
 def test_sigterm_from_elsewhere_is_nothing_to_a_worker_and_the_trainer_s_ends_it() -> None:
     loader, asks = feed(Doubled(), workers=2)
     asks.begin = lambda: iter(range(40))
-    before = psutil.Process().children()
+    before = children()
     answers = iter(loader)
     assert next(answers) == 0
-    workers = [one for one in psutil.Process().children() if one not in before]
+    workers = list(children() - before)
     assert len(workers) == 2
     subprocess.run(["kill", "-TERM", *(str(one.pid) for one in workers)], check=True)
     assert list(answers) == [2 * number for number in range(1, 40)]
@@ -84,12 +88,11 @@ def test_workers_that_die_again_and_again_end_the_stream(tmp_path: Path) -> None
 def test_a_death_does_not_disturb_what_the_trainer_does_meanwhile() -> None:
     loader, asks = feed(Doubled(), workers=2)
     asks.begin = lambda: iter(range(40))
-    before = psutil.Process().children()
+    before = children()
     answers = iter(loader)
     assert next(answers) == 0
-    for one in psutil.Process().children():
-        if one not in before:
-            one.kill()
+    for one in children() - before:
+        one.kill()
     ends = time.monotonic() + 1
     while time.monotonic() < ends:  # a step of training: SIGCHLD arrives here
         pass
@@ -106,11 +109,11 @@ class Large(Dataset[Any]):
 def test_a_worker_that_dies_with_answers_on_their_way_blocks_nobody() -> None:
     loader, asks = feed(Large(), workers=2)
     asks.begin = lambda: iter(range(40))
-    before = psutil.Process().children()
+    before = children()
     answers = iter(loader)
     numbers = [next(answers)[0]]
     time.sleep(1)  # until all that may wait does
-    next(one for one in psutil.Process().children() if one not in before).kill()
+    min(children() - before, key=lambda one: one.pid).kill()
     signal.alarm(60)  # ends the process: nothing else gets out of a read
     try:
         for number, _, tensor in answers:
