@@ -165,7 +165,9 @@ def channels_first(pixels: np.ndarray) -> torch.Tensor:
 
 def _heed_the_trainer_alone(_worker: int) -> None:
     """A worker that is stuck gets SIGTERM from DataLoader; one whose trainer was killed gets none, and ends too."""
-    threading.Thread(target=_await_the_end, args=(os.getppid(),), name="end", daemon=True).start()
+    trainer = multiprocessing.parent_process()  # os.getppid() is another's where the trainer is gone already
+    assert trainer is not None and trainer.pid is not None, "a worker is a process of multiprocessing"
+    threading.Thread(target=_await_the_end, args=(trainer.pid,), name="end", daemon=True).start()
 
 
 def _await_the_end(trainer: int) -> None:
